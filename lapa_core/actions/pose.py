@@ -20,7 +20,8 @@ def apply_delta(pose_44: Pose, delta: EndEffectorDelta) -> Pose:
     """Return `pose_44` moved by `delta`: translation in base axes, rotation left-composed about the EE point."""
     moved = pose_44.copy()
     moved[:3, 3] += delta.translation_m
-    rotation = Rotation.from_rotvec(delta.rotation_rad) * Rotation.from_matrix(pose_44[:3, :3])
+    turn = Rotation.from_rotvec(np.array(delta.rotation_rad))  # scipy 1.15 needs a writable array
+    rotation = turn * Rotation.from_matrix(pose_44[:3, :3])
     moved[:3, :3] = rotation.as_matrix()
     return moved
 

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the shared files are: at the root of a clone, or in the share folder of a colcon install."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lapa_core.errors import SetupError
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+CHECKPOINTS_DIR = PACKAGE_DIR / "checkpoints"
+"""Checkpoints that ship inside the package."""
+
+
+def config_dir() -> Path:
+    """Return the folder with `robots/` and `nodes/`: the clone's `config/`, else `share/lapa_bringup/config`.
+
+    Raises:
+        SetupError: neither exists.
+    """
+    candidates = [PACKAGE_DIR.parent / "config"]
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        candidates.append(Path(prefix) / "share" / "lapa_bringup" / "config")
+    for candidate in candidates:
+        if (candidate / "robots").is_dir():
+            return candidate
+    raise SetupError(
+        f"no config/robots beside {PACKAGE_DIR} and no lapa_bringup in AMENT_PREFIX_PATH; "
+        "run from a clone, or source the workspace's install/setup.bash"
+    )

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm controller: deltas in, joint targets out. The Gymnasium environment and the arm node run this same class.
+
+It owns the commanded target pose. It has no clock, no thread and no ROS: times are passed in, in seconds of whatever
+clock the caller lives on (simulated time offline, the node's clock live).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.actions.pose import Pose, apply_delta
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import RobotContract
+from lapa_core.robot.kinematics import IkSolution, forward_kinematics, solve_ik
+
+Array = NDArray[np.float64]
+
+
+class Applied(NamedTuple):
+    """What came of one delta."""
+
+    target_44: Pose
+    """New commanded pose of the end effector in `base_link`."""
+    solution: IkSolution
+    """Joints for that pose, with residuals."""
+    clipped_m: float
+    """How far the workspace box moved the target back [m]; 0 inside the box."""
+
+
+class ArmController:
+    """Applies each delta to the previous commanded target and interpolates the joints towards it.
+
+    A delta that is refused changes nothing: the arm finishes the move it is in and stays there.
+    """
+
+    def __init__(self, contract: RobotContract):
+        """Start at the contract's ready pose."""
+        self.contract = contract
+        self.model = contract.arm
+        self.reset(np.array(contract.ready_joints_rad), contract.ready_gripper)
+
+    def reset(self, joints_rad: Array, gripper: float) -> None:
+        """Anchor the commanded target at given joints, (6,) [rad]: at the start, after a hold, when a source changes."""
+        joints = np.asarray(joints_rad, dtype=np.float64)
+        if joints.shape != (6,) or not np.isfinite(joints).all():
+            raise ActionError(f"joints to anchor at are {joints.tolist()}; six finite numbers are needed")
+        self.target_44: Pose = forward_kinematics(self.model, joints)
+        self.gripper = float(gripper)
+        self._from_rad = joints.copy()
+        self._to_rad = joints.copy()
+        self._since_s = -np.inf
+
+    def apply(self, delta: EndEffectorDelta, now_s: float) -> Applied:
+        """Move the commanded target by one delta, at time `now_s`.
+
+        Raises:
+            ActionError: the delta exceeds a per-step cap, or no joints reach its target. Nothing has changed then.
+        """
+        self._check_caps(delta)
+        wanted_44 = apply_delta(self.target_44, delta)
+        target_44 = wanted_44.copy()
+        target_44[:3, 3] = np.clip(wanted_44[:3, 3], self.contract.workspace_min_m, self.contract.workspace_max_m)
+        solution = solve_ik(self.model, target_44, self._to_rad, self.contract.joint_limit_margin_rad)
+        if not solution.reached:
+            raise ActionError(
+                f"no joints near the present ones reach {np.round(target_44[:3, 3], 4).tolist()} m: "
+                f"{solution.position_residual_m * 1e3:.1f} mm and {solution.rotation_residual_rad:.3f} rad are left"
+            )
+        step = np.abs(solution.joints_rad - self._to_rad)
+        if step.max() > self.contract.max_joint_step_rad:
+            joint = self.model.joint_names[int(step.argmax())]
+            raise ActionError(
+                f"{joint} would move {step.max():.3f} rad in one step; allowed are {self.contract.max_joint_step_rad} rad"
+            )
+        self._from_rad = self.sample(now_s)
+        self._to_rad = solution.joints_rad
+        self._since_s = now_s
+        self.target_44 = target_44
+        self.gripper = delta.gripper
+        return Applied(target_44, solution, float(np.linalg.norm(wanted_44[:3, 3] - target_44[:3, 3])))
+
+    def sample(self, now_s: float) -> Array:
+        """Return the (6,) joint targets [rad] at time `now_s`: minimum jerk over the contract's interpolation time."""
+        s = np.clip((now_s - self._since_s) / self.contract.interpolation_s, 0.0, 1.0)
+        return self._from_rad + (self._to_rad - self._from_rad) * (s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
+
+    def hold(self, measured_rad: Array) -> None:
+        """Command the measured joints, (6,) [rad]: the arm stops where it is, and the target is re-anchored there."""
+        self.reset(measured_rad, self.gripper)
+
+    def _check_caps(self, delta: EndEffectorDelta) -> None:
+        tolerance = 1e-6  # a delta cut to exactly the cap survives rounding
+        length = float(np.linalg.norm(delta.translation_m))
+        if length > self.contract.max_translation_m + tolerance:
+            raise ActionError(f"translation of {length:.4f} m; allowed are {self.contract.max_translation_m} m per step")
+        angle = float(np.linalg.norm(delta.rotation_rad))
+        if angle > self.contract.max_rotation_rad + tolerance:
+            raise ActionError(f"rotation of {angle:.4f} rad; allowed are {self.contract.max_rotation_rad} rad per step")
