@@ -1,0 +1,13 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Print the first Python 3.10 to 3.12 on the path. The system's own comes first: a sourced ROS 2 needs it.
+for python in python3 python3.12 python3.11 python3.10; do
+    if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+        command -v "$python"
+        exit 0
+    fi
+done
+echo "No Python 3.10 to 3.12 on the path (tried python3, python3.12, python3.11, python3.10)." >&2
+echo "Install one, or name it: make ... PYTHON=/path/to/python3.12" >&2
+# What make then runs as the interpreter: fails, and says nothing more.
+echo false
