@@ -22,8 +22,15 @@ def preprocess(image_HWC: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     Raises:
         DataError: not a (H, W, 3) uint8 image, or a size below 1.
     """
-    if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.size == 0:
-        raise DataError(f"an image is {image_HWC.dtype} of shape {image_HWC.shape}; allowed is uint8 (H, W, 3) RGB")
+    if (
+        image_HWC.dtype != np.uint8
+        or image_HWC.ndim != 3
+        or image_HWC.shape[2] != 3
+        or image_HWC.size == 0
+    ):
+        raise DataError(
+            f"an image is {image_HWC.dtype} of shape {image_HWC.shape}; allowed is uint8 (H, W, 3) RGB"
+        )
     if size_px < 1:
         raise DataError(f"size_px is {size_px}; it must be at least 1")
     height, width = image_HWC.shape[:2]
@@ -32,5 +39,7 @@ def preprocess(image_HWC: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     square = image_HWC[top : top + side, left : left + side]
     if side == size_px:
         return np.ascontiguousarray(square)
-    resized = Image.fromarray(np.ascontiguousarray(square)).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(np.ascontiguousarray(square)).resize(
+        (size_px, size_px), Image.Resampling.BILINEAR
+    )
     return np.asarray(resized).copy()

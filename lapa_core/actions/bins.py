@@ -41,17 +41,27 @@ class ActionBins:
         """
         self.edges = tuple(np.asarray(e, dtype=np.float64) for e in edges)
         if len(self.edges) != len(ACTION_NAMES):
-            raise ActionError(f"bins have {len(self.edges)} dimensions; allowed is {len(ACTION_NAMES)}: {ACTION_NAMES}")
+            raise ActionError(
+                f"bins have {len(self.edges)} dimensions; allowed is {len(ACTION_NAMES)}: {ACTION_NAMES}"
+            )
         for name, edge in zip(ACTION_NAMES, self.edges):
             if edge.ndim != 1 or not 2 <= len(edge) <= MAX_BINS + 1:
-                raise ActionError(f"{name} has edges of shape {edge.shape}; allowed are 2 to {MAX_BINS + 1} edges")
+                raise ActionError(
+                    f"{name} has edges of shape {edge.shape}; allowed are 2 to {MAX_BINS + 1} edges"
+                )
             if not np.isfinite(edge).all() or not (np.diff(edge) > 0).all():
-                raise ActionError(f"the edges of {name} must be finite and increasing; given {edge.tolist()[:6]} ...")
+                raise ActionError(
+                    f"the edges of {name} must be finite and increasing; given {edge.tolist()[:6]} ..."
+                )
         if centres is None:
             centres = [(e[:-1] + e[1:]) / 2 for e in self.edges]
         self.centres = tuple(np.asarray(c, dtype=np.float64) for c in centres)
         for name, edge, centre in zip(ACTION_NAMES, self.edges, self.centres):
-            inside = len(centre) == len(edge) - 1 and (edge[:-1] <= centre).all() and (centre <= edge[1:]).all()
+            inside = (
+                len(centre) == len(edge) - 1
+                and (edge[:-1] <= centre).all()
+                and (centre <= edge[1:]).all()
+            )
             if not inside:
                 raise ActionError(f"the bin centres of {name} do not lie inside their edges")
 
@@ -69,7 +79,9 @@ class ActionBins:
             raise ActionError(f"max_bins is {max_bins}; allowed is 2 to {MAX_BINS}")
         bad = ~np.isfinite(actions).all(axis=1)
         if bad.any():
-            raise ActionError(f"{bad.sum()} of {len(bad)} actions are not finite, first at row {int(bad.argmax())}")
+            raise ActionError(
+                f"{bad.sum()} of {len(bad)} actions are not finite, first at row {int(bad.argmax())}"
+            )
         edges, centres = zip(*(_fit_dimension(column, max_bins) for column in actions.T))
         return cls(edges, centres)
 
@@ -90,7 +102,9 @@ class ActionBins:
             raise ActionError(f"actions have shape {values.shape}; allowed is (..., 7)")
         if not np.isfinite(values).all():
             raise ActionError("actions to encode must be finite")
-        columns = [np.searchsorted(e[1:-1], values[..., i], side="right") for i, e in enumerate(self.edges)]
+        columns = [
+            np.searchsorted(e[1:-1], values[..., i], side="right") for i, e in enumerate(self.edges)
+        ]
         return np.stack(columns, axis=-1).astype(np.int64)
 
     def decode(self, bins_7: ArrayLike) -> NDArray[np.float64]:
@@ -101,15 +115,22 @@ class ActionBins:
         """
         bins = np.asarray(bins_7)
         if bins.shape != (len(ACTION_NAMES),) or not np.issubdtype(bins.dtype, np.integer):
-            raise ActionError(f"bins are {bins.dtype} of shape {bins.shape}; allowed are seven integers")
+            raise ActionError(
+                f"bins are {bins.dtype} of shape {bins.shape}; allowed are seven integers"
+            )
         for name, index, count in zip(ACTION_NAMES, bins, self.counts):
             if not 0 <= index < count:
-                raise ActionError(f"bin {index} of {name} does not exist; it has bins 0 to {count - 1}")
+                raise ActionError(
+                    f"bin {index} of {name} does not exist; it has bins 0 to {count - 1}"
+                )
         return np.array([centre[i] for centre, i in zip(self.centres, bins)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form; `from_dict` is its inverse."""
-        return {"edges": [e.tolist() for e in self.edges], "centres": [c.tolist() for c in self.centres]}
+        return {
+            "edges": [e.tolist() for e in self.edges],
+            "centres": [c.tolist() for c in self.centres],
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ActionBins:
@@ -119,7 +140,9 @@ class ActionBins:
         return cls(data["edges"], data["centres"])
 
 
-def _fit_dimension(values_N: NDArray[np.float64], max_bins: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fit_dimension(
+    values_N: NDArray[np.float64], max_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     distinct = np.unique(values_N)
     if len(distinct) <= min(_DISTINCT_VALUES_KEPT, max_bins):
         middles = (distinct[:-1] + distinct[1:]) / 2

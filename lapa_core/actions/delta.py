@@ -53,7 +53,9 @@ class EndEffectorDelta:
         """Build a delta from seven numbers in the order of `ACTION_NAMES`."""
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (7,):
-            raise ActionError(f"an action has shape {values.shape}; allowed is (7,): {ACTION_NAMES}")
+            raise ActionError(
+                f"an action has shape {values.shape}; allowed is (7,): {ACTION_NAMES}"
+            )
         return cls(values[:3], values[3:6], float(values[6]))
 
     def to_array(self) -> NDArray[np.float64]:

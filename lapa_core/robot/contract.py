@@ -91,8 +91,18 @@ class RobotContract:
         positive = ("control_rate_hz", "command_rate_hz", "interpolation_s", "watchdog_s", "max_observation_age_s",
                     "max_joint_state_age_s", "max_translation_m", "max_rotation_rad", "max_joint_step_rad")  # fmt: skip
         for field in positive:
-            _require(_is_number(value := getattr(self, field)) and value > 0, field, value, "a number above 0")
-        _require(0 <= self.joint_limit_margin_rad < 0.5, "joint_limit_margin_rad", self.joint_limit_margin_rad, "0 to 0.5")
+            _require(
+                _is_number(value := getattr(self, field)) and value > 0,
+                field,
+                value,
+                "a number above 0",
+            )
+        _require(
+            0 <= self.joint_limit_margin_rad < 0.5,
+            "joint_limit_margin_rad",
+            self.joint_limit_margin_rad,
+            "0 to 0.5",
+        )
         _require(
             self.interpolation_s <= 1 / self.control_rate_hz, "interpolation_s", self.interpolation_s,
             f"at most one control period, {1 / self.control_rate_hz:g}",
@@ -103,19 +113,46 @@ class RobotContract:
                  "at least twice control_rate_hz")  # fmt: skip
         for low, high, axis in zip(self.workspace_min_m, self.workspace_max_m, "xyz"):
             _require(low < high, f"workspace_max_m ({axis})", high, f"above workspace_min_m, {low}")
-        _require("front" in self.cameras, "cameras", sorted(self.cameras), "a mapping with at least 'front'")
+        _require(
+            "front" in self.cameras,
+            "cameras",
+            sorted(self.cameras),
+            "a mapping with at least 'front'",
+        )
         for name, camera in self.cameras.items():
-            _require(camera.encoding in ("rgb8", "bgr8"), f"cameras.{name}.encoding", camera.encoding, "rgb8 or bgr8")
-            _require(camera.crop == "center_square", f"cameras.{name}.crop", camera.crop, "center_square")
+            _require(
+                camera.encoding in ("rgb8", "bgr8"),
+                f"cameras.{name}.encoding",
+                camera.encoding,
+                "rgb8 or bgr8",
+            )
+            _require(
+                camera.crop == "center_square", f"cameras.{name}.crop", camera.crop, "center_square"
+            )
             for field in ("width_px", "height_px", "image_px", "rate_hz"):
-                _require(getattr(camera, field) > 0, f"cameras.{name}.{field}", getattr(camera, field), "above 0")
+                _require(
+                    getattr(camera, field) > 0,
+                    f"cameras.{name}.{field}",
+                    getattr(camera, field),
+                    "above 0",
+                )
         ready = np.array(self.ready_joints_rad)
         _require(ready.shape == (6,), "ready_joints_rad", self.ready_joints_rad, "six numbers")
         inside = (ready >= model.lower_rad + self.joint_limit_margin_rad).all() and (
             ready <= model.upper_rad - self.joint_limit_margin_rad
         ).all()
-        _require(inside, "ready_joints_rad", self.ready_joints_rad, "inside the joint limits with their margin")
-        _require(0 <= self.ready_gripper <= 1, "ready_gripper", self.ready_gripper, "0 (closed) to 1 (open)")
+        _require(
+            inside,
+            "ready_joints_rad",
+            self.ready_joints_rad,
+            "inside the joint limits with their margin",
+        )
+        _require(
+            0 <= self.ready_gripper <= 1,
+            "ready_gripper",
+            self.ready_gripper,
+            "0 (closed) to 1 (open)",
+        )
         _require(self.stop == "hold", "stop", self.stop, "hold")
 
     @property
@@ -140,7 +177,9 @@ def load_contract(name_or_path: str | Path) -> RobotContract:
         path = config_dir() / "robots" / f"{name_or_path}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in (config_dir() / "robots").glob("*.yaml"))
-        raise ContractError(f"robot contract {str(name_or_path)!r} does not exist; allowed are {known} or a .yaml path")
+        raise ContractError(
+            f"robot contract {str(name_or_path)!r} does not exist; allowed are {known} or a .yaml path"
+        )
     try:
         data = yaml.load(path.read_text(), Loader=_StrictLoader)
     except yaml.YAMLError as error:
@@ -170,7 +209,9 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 

@@ -48,7 +48,9 @@ class ArmController:
         """Anchor the commanded target at given joints, (6,) [rad]: at the start, after a hold, when a source changes."""
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (6,) or not np.isfinite(joints).all():
-            raise ActionError(f"joints to anchor at are {joints.tolist()}; six finite numbers are needed")
+            raise ActionError(
+                f"joints to anchor at are {joints.tolist()}; six finite numbers are needed"
+            )
         self.target_44: Pose = forward_kinematics(self.model, joints)
         self.gripper = float(gripper)
         self._from_rad = joints.copy()
@@ -64,8 +66,12 @@ class ArmController:
         self._check_caps(delta)
         wanted_44 = apply_delta(self.target_44, delta)
         target_44 = wanted_44.copy()
-        target_44[:3, 3] = np.clip(wanted_44[:3, 3], self.contract.workspace_min_m, self.contract.workspace_max_m)
-        solution = solve_ik(self.model, target_44, self._to_rad, self.contract.joint_limit_margin_rad)
+        target_44[:3, 3] = np.clip(
+            wanted_44[:3, 3], self.contract.workspace_min_m, self.contract.workspace_max_m
+        )
+        solution = solve_ik(
+            self.model, target_44, self._to_rad, self.contract.joint_limit_margin_rad
+        )
         if not solution.reached:
             raise ActionError(
                 f"no joints near the present ones reach {np.round(target_44[:3, 3], 4).tolist()} m: "
@@ -82,12 +88,16 @@ class ArmController:
         self._since_s = now_s
         self.target_44 = target_44
         self.gripper = delta.gripper
-        return Applied(target_44, solution, float(np.linalg.norm(wanted_44[:3, 3] - target_44[:3, 3])))
+        return Applied(
+            target_44, solution, float(np.linalg.norm(wanted_44[:3, 3] - target_44[:3, 3]))
+        )
 
     def sample(self, now_s: float) -> Array:
         """Return the (6,) joint targets [rad] at time `now_s`: minimum jerk over the contract's interpolation time."""
         s = np.clip((now_s - self._since_s) / self.contract.interpolation_s, 0.0, 1.0)
-        return self._from_rad + (self._to_rad - self._from_rad) * (s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
+        return self._from_rad + (self._to_rad - self._from_rad) * (
+            s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+        )
 
     def hold(self, measured_rad: Array) -> None:
         """Command the measured joints, (6,) [rad]: the arm stops where it is, and the target is re-anchored there."""
@@ -97,7 +107,11 @@ class ArmController:
         tolerance = 1e-6  # a delta cut to exactly the cap survives rounding
         length = float(np.linalg.norm(delta.translation_m))
         if length > self.contract.max_translation_m + tolerance:
-            raise ActionError(f"translation of {length:.4f} m; allowed are {self.contract.max_translation_m} m per step")
+            raise ActionError(
+                f"translation of {length:.4f} m; allowed are {self.contract.max_translation_m} m per step"
+            )
         angle = float(np.linalg.norm(delta.rotation_rad))
         if angle > self.contract.max_rotation_rad + tolerance:
-            raise ActionError(f"rotation of {angle:.4f} rad; allowed are {self.contract.max_rotation_rad} rad per step")
+            raise ActionError(
+                f"rotation of {angle:.4f} rad; allowed are {self.contract.max_rotation_rad} rad per step"
+            )

@@ -60,11 +60,15 @@ def ee_jacobian(model: ArmModel, joints_rad: Array) -> Array:
     for before, axis, origin in zip(transforms, model.axes, model.joint_origins_m):
         turned_axis = before[:3, :3] @ axis
         moved_origin = before[:3, :3] @ origin + before[:3, 3]
-        columns.append(np.concatenate([np.cross(turned_axis, position - moved_origin), turned_axis]))
+        columns.append(
+            np.concatenate([np.cross(turned_axis, position - moved_origin), turned_axis])
+        )
     return np.stack(columns, axis=1)
 
 
-def solve_ik(model: ArmModel, target_44: Array, seed_rad: Array, margin_rad: float = 0.0) -> IkSolution:
+def solve_ik(
+    model: ArmModel, target_44: Array, seed_rad: Array, margin_rad: float = 0.0
+) -> IkSolution:
     """Solve for joints near `seed_rad` that put `ee_gripper_link` at `target_44`.
 
     Args:
@@ -77,14 +81,19 @@ def solve_ik(model: ArmModel, target_44: Array, seed_rad: Array, margin_rad: flo
     joints = np.clip(np.asarray(seed_rad, dtype=np.float64), lower, upper)
     for _ in range(_ITERATIONS):
         error = _pose_error(forward_kinematics(model, joints), target_44)
-        if np.linalg.norm(error[:3]) < POSITION_TOLERANCE_M / 10 and np.linalg.norm(error[3:]) < 1e-4:
+        if (
+            np.linalg.norm(error[:3]) < POSITION_TOLERANCE_M / 10
+            and np.linalg.norm(error[3:]) < 1e-4
+        ):
             break
         u, s, vt = np.linalg.svd(ee_jacobian(model, joints))
         damping = _MAX_DAMPING * np.sqrt(max(0.0, 1.0 - (s[-1] / _DAMPED_BELOW) ** 2))
         joints = np.clip(joints + vt.T @ ((u.T @ error) * s / (s**2 + damping**2)), lower, upper)
     error = _pose_error(forward_kinematics(model, joints), target_44)
     smallest = float(np.linalg.svd(ee_jacobian(model, joints), compute_uv=False)[-1])
-    return IkSolution(joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), smallest)
+    return IkSolution(
+        joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), smallest
+    )
 
 
 def _pose_error(pose_44: Array, target_44: Array) -> Array:
@@ -94,7 +103,9 @@ def _pose_error(pose_44: Array, target_44: Array) -> Array:
 
 def _joint_transforms(model: ArmModel, joints_rad: Array) -> list[Array]:
     """Return seven 4x4: the displacement of everything beyond joint i, for i = 0 (none) to 6 (all)."""
-    rotations = Rotation.from_rotvec(model.axes * np.asarray(joints_rad, dtype=np.float64)[:, None]).as_matrix()
+    rotations = Rotation.from_rotvec(
+        model.axes * np.asarray(joints_rad, dtype=np.float64)[:, None]
+    ).as_matrix()
     total = [np.eye(4)]
     for rotation, origin in zip(rotations, model.joint_origins_m):
         step = np.eye(4)

@@ -49,7 +49,9 @@ class ArmModel:
     @property
     def axes(self) -> Array:
         """(6, 3) rotation axis of each joint in `base_link` at zero joints."""
-        return np.array([[0, 0, 1], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float64)
+        return np.array(
+            [[0, 0, 1], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float64
+        )
 
     @property
     def joint_origins_m(self) -> Array:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `lapa` command: a table of verbs, each a frozen config and a `main(config)` in the module that owns it.
+
+Only the module of the verb that was asked for is imported, so `lapa --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import NamedTuple
+
+from lapa_core import __version__
+from lapa_core.errors import LapaError
+
+
+class Verb(NamedTuple):
+    """Where a verb lives."""
+
+    words: str
+    """What the user types after `lapa`."""
+    config: str
+    """`module:ConfigClass`; the module also has `main(config)` and, for stages, `PRESETS`."""
+    help: str
+    """One line for `lapa --help`."""
+
+
+VERBS = (
+    Verb(
+        "demo",
+        "lapa_ros.demo:DemoConfig",
+        "the whole loop in simulation over ROS 2: 20 instructions, a table, a video",
+    ),
+    Verb(
+        "up",
+        "lapa_core.up:UpConfig",
+        "start a ROS graph (policy, teleop, ...) without `ros2 launch`",
+    ),
+    Verb(
+        "sim collect",
+        "lapa_core.sim.collect:CollectConfig",
+        "record videos (or demonstrations) of the scripted expert",
+    ),
+    Verb("sim gallery", "lapa_core.sim.gallery:GalleryConfig", "draw a contact sheet of the tasks"),
+    Verb("data info", "lapa_core.data.commands:InfoConfig", "say what a data set holds"),
+    Verb(
+        "data import",
+        "lapa_core.data.commands:ImportConfig",
+        "turn RLDS or plain videos into a LeRobot v3 data set",
+    ),
+    Verb(
+        "data export",
+        "lapa_core.data.commands:ExportConfig",
+        "turn recorded MCAP episodes into a LeRobot v3 data set",
+    ),
+    Verb(
+        "data verify",
+        "lapa_core.data.commands:VerifyConfig",
+        "check every row, video and index of a LeRobot v3 data set",
+    ),
+    Verb(
+        "laq train",
+        "lapa_core.laq.train:LaqTrainConfig",
+        "learn latent actions from videos without labels",
+    ),
+    Verb(
+        "laq label",
+        "lapa_core.laq.label:LaqLabelConfig",
+        "write the latent codes of every frame of a data set",
+    ),
+    Verb(
+        "laq probe",
+        "lapa_core.laq.probe:LaqProbeConfig",
+        "measure what the codes say about the true actions",
+    ),
+    Verb(
+        "vla pretrain",
+        "lapa_core.vla.pretrain:PretrainConfig",
+        "teach the policy to predict latent codes",
+    ),
+    Verb(
+        "vla finetune",
+        "lapa_core.vla.finetune:FinetuneConfig",
+        "ground it in robot actions with few labelled episodes",
+    ),
+    Verb(
+        "eval",
+        "lapa_core.evaluate:EvalConfig",
+        "roll a policy out in the simulator: success per task family",
+    ),
+    Verb(
+        "experiment",
+        "lapa_core.experiment:ExperimentConfig",
+        "run the comparison of the README, cell by cell",
+    ),
+    Verb(
+        "bench sim",
+        "lapa_core.bench.sim:BenchSimConfig",
+        "control steps per second of the simulator",
+    ),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; a `LapaError` becomes one line on stderr and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+        print(_overview(VERBS))
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    verb = _find(words)
+    rest = words[len(verb.words.split()) :]
+    try:
+        run(verb, rest)
+    except LapaError as error:
+        sys.exit(f"lapa {verb.words}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(verb: Verb, arguments: list[str]) -> None:
+    """Parse `arguments` into the verb's config (or one of its presets) and run it."""
+    import tyro
+
+    module_name, config_name = verb.config.split(":")
+    module = importlib.import_module(module_name)
+    program = f"lapa {verb.words}"
+    presets = getattr(module, "PRESETS", None)
+    if presets is None:
+        config = tyro.cli(getattr(module, config_name), prog=program, args=arguments)
+    else:
+        choices = {name: (preset.__doc__ or name, preset) for name, preset in presets.items()}
+        config = tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
+    module.main(config)
+
+
+def _find(words: list[str]) -> Verb:
+    for length in (2, 1):
+        asked = " ".join(words[:length])
+        for verb in VERBS:
+            if verb.words == asked:
+                return verb
+    group = tuple(verb for verb in VERBS if verb.words.split()[0] == words[0])
+    if group and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_overview(group))
+        sys.exit(0 if len(words) > 1 else 2)
+    asked = " ".join(words[:2])
+    close = difflib.get_close_matches(asked, [verb.words for verb in VERBS], n=1, cutoff=0.4)
+    hint = f"did you mean `lapa {close[0]}`? " if close else ""
+    sys.exit(f"lapa: {asked!r} is no command; {hint}`lapa --help` lists them")
+
+
+def _overview(verbs: tuple[Verb, ...]) -> str:
+    width = max(len(verb.words) for verb in VERBS) + 2
+    lines = [
+        f"lapa {__version__}: latent action pretraining from videos, on a robot arm",
+        "",
+        "usage: lapa COMMAND [options]",
+        "",
+    ]
+    lines += [f"  {verb.words:<{width}}{verb.help}" for verb in verbs]
+    return "\n".join([*lines, "", "`lapa COMMAND --help` explains every option of a command."])

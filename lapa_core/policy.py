@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy behind one call: a camera frame and an instruction in, one end-effector delta out.
+
+Importing this module needs numpy only; torch is imported by `Policy.load`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.actions.bins import ActionBins
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.checkpoint import load_config
+from lapa_core.errors import ActionError, CheckpointError
+from lapa_core.image import preprocess
+from lapa_core.paths import CHECKPOINTS_DIR
+
+DEFAULT_CHECKPOINT = CHECKPOINTS_DIR / "sim_policy"
+"""The policy that ships with the package, trained for the simulator."""
+
+
+class Engine(Protocol):
+    """The model half of a policy: pixels and words to bins."""
+
+    def step(
+        self, frame_SS3: NDArray[np.uint8], instruction: str
+    ) -> tuple[NDArray[np.int64], tuple[int, ...] | None]:
+        """Return ((7,) bin indices, latent codes or None) for one preprocessed square frame."""
+
+
+@dataclass(frozen=True)
+class PolicyStep:
+    """One decision of a policy."""
+
+    delta: EndEffectorDelta
+    """The decoded command."""
+    bins: NDArray[np.int64]
+    """(7,) the bins that it was decoded from."""
+    latent: tuple[int, ...] | None
+    """The latent action codes behind it, where the policy predicts them."""
+
+
+class Policy:
+    """A finetuned policy, rebuilt from its checkpoint alone."""
+
+    def __init__(self, engine: Engine, config: dict[str, Any]):
+        """Wrap an engine; `config` is the checkpoint's."""
+        self._engine = engine
+        self._bins = ActionBins.from_dict(config["bins"])
+        self.image_px: int = config["image_px"]
+        self.contract_hash: str = config["contract_hash"]
+        self.control_rate_hz: float = config["control_rate_hz"]
+        self.config = config
+
+    @classmethod
+    def load(cls, directory: str | Path | None = None, device: str = "cpu") -> Policy:
+        """Rebuild a policy from a checkpoint folder; without one, the policy that ships with the package.
+
+        Raises:
+            CheckpointError: missing, damaged, or not a policy.
+        """
+        directory = DEFAULT_CHECKPOINT if directory is None else Path(directory)
+        config = load_config(directory, kind="policy")
+        if missing := {"bins", "image_px", "contract_hash", "control_rate_hz"} - set(config):
+            raise CheckpointError(
+                f"{directory}: config.json lacks {sorted(missing)}; finetune again to make a policy"
+            )
+        from lapa_core.vla.engine import load_engine  # torch comes with it
+
+        return cls(load_engine(directory, device), config)
+
+    def act(self, frame_HWC: NDArray[np.uint8], instruction: str) -> PolicyStep:
+        """Decide on one delta.
+
+        Args:
+            frame_HWC: the camera's RGB uint8 image, of any size; cropped and resized here.
+            instruction: what to do, in words.
+
+        Raises:
+            DataError: the frame is not an RGB uint8 image.
+            ActionError: the instruction is empty, or the engine named a bin that does not exist.
+        """
+        if not instruction.strip():
+            raise ActionError("the instruction is empty; say what the robot shall do")
+        bins_7, latent = self._engine.step(preprocess(frame_HWC, self.image_px), instruction)
+        return PolicyStep(EndEffectorDelta.from_array(self._bins.decode(bins_7)), bins_7, latent)
