@@ -88,7 +88,8 @@ def load_checkpoint(
         raise CheckpointError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder again")
     if (found := _sha256(weights)) != config.get("weights_sha256"):
         raise CheckpointError(
-            f"{weights} has SHA-256 {found[:12]}..., its {CONFIG_FILE} says {str(config.get('weights_sha256'))[:12]}...; "
+            f"{weights} has SHA-256 {found[:12]}..., its {CONFIG_FILE} says "
+            f"{str(config.get('weights_sha256'))[:12]}...; "
             "it is damaged or was mixed with another checkpoint: copy the whole folder again"
         )
     try:

@@ -17,7 +17,9 @@ def tensors():
 def test_round_trip_keeps_every_bit_and_type(tmp_path):
     save_checkpoint(tmp_path / "c", tensors(), {"kind": "laq", "width": 3})
     loaded, config = load_checkpoint(tmp_path / "c", kind="laq")
-    assert all(torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in tensors().items())
+    assert all(
+        torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in tensors().items()
+    )
     assert config["width"] == 3
 
 
@@ -44,7 +46,9 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     assert (tmp_path / "photos" / "x.jpg").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no weights", "no config", "bad json", "no kind"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "cut", "no weights", "no config", "bad json", "no kind"]
+)
 def test_damage_is_named(tmp_path, damage):
     folder = save_checkpoint(tmp_path / "c", tensors(), {"kind": "laq"})
     weights, config = folder / "model.safetensors", folder / "config.json"

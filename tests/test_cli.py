@@ -12,11 +12,15 @@ from lapa_core import cli
 
 def test_overview_is_fast_and_imports_no_torch():
     code = "import sys; from lapa_core.cli import main; main(['--help']); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert all(verb.words in done.stdout for verb in cli.VERBS)
 
 
-@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v.config.startswith("lapa_core")], ids=lambda v: v.words)
+@pytest.mark.parametrize(
+    "verb", [v for v in cli.VERBS if v.config.startswith("lapa_core")], ids=lambda v: v.words
+)
 def test_every_verb_has_its_config_and_explains_it(verb, capsys):
     module, config = verb.config.split(":")
     assert hasattr(importlib.import_module(module), config)
@@ -28,7 +32,10 @@ def test_every_verb_has_its_config_and_explains_it(verb, capsys):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["lak", "train"], "did you mean `lapa laq train`"), (["laq", "trian"], "did you mean `lapa laq train`")],
+    [
+        (["lak", "train"], "did you mean `lapa laq train`"),
+        (["laq", "trian"], "did you mean `lapa laq train`"),
+    ],
 )
 def test_typos_get_a_suggestion(words, message):
     with pytest.raises(SystemExit) as stop:

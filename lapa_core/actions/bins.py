@@ -44,7 +44,7 @@ class ActionBins:
             raise ActionError(
                 f"bins have {len(self.edges)} dimensions; allowed is {len(ACTION_NAMES)}: {ACTION_NAMES}"
             )
-        for name, edge in zip(ACTION_NAMES, self.edges):
+        for name, edge in zip(ACTION_NAMES, self.edges, strict=True):
             if edge.ndim != 1 or not 2 <= len(edge) <= MAX_BINS + 1:
                 raise ActionError(
                     f"{name} has edges of shape {edge.shape}; allowed are 2 to {MAX_BINS + 1} edges"
@@ -56,7 +56,7 @@ class ActionBins:
         if centres is None:
             centres = [(e[:-1] + e[1:]) / 2 for e in self.edges]
         self.centres = tuple(np.asarray(c, dtype=np.float64) for c in centres)
-        for name, edge, centre in zip(ACTION_NAMES, self.edges, self.centres):
+        for name, edge, centre in zip(ACTION_NAMES, self.edges, self.centres, strict=True):
             inside = (
                 len(centre) == len(edge) - 1
                 and (edge[:-1] <= centre).all()
@@ -77,12 +77,14 @@ class ActionBins:
             raise ActionError(f"actions have shape {actions.shape}; allowed is (N, 7) with N >= 1")
         if not 2 <= max_bins <= MAX_BINS:
             raise ActionError(f"max_bins is {max_bins}; allowed is 2 to {MAX_BINS}")
-        bad = ~np.isfinite(actions).all(axis=1)
+        bad = np.logical_not(np.isfinite(actions).all(axis=1))
         if bad.any():
             raise ActionError(
                 f"{bad.sum()} of {len(bad)} actions are not finite, first at row {int(bad.argmax())}"
             )
-        edges, centres = zip(*(_fit_dimension(column, max_bins) for column in actions.T))
+        edges, centres = zip(
+            *(_fit_dimension(column, max_bins) for column in actions.T), strict=True
+        )
         return cls(edges, centres)
 
     @property
@@ -118,12 +120,12 @@ class ActionBins:
             raise ActionError(
                 f"bins are {bins.dtype} of shape {bins.shape}; allowed are seven integers"
             )
-        for name, index, count in zip(ACTION_NAMES, bins, self.counts):
+        for name, index, count in zip(ACTION_NAMES, bins, self.counts, strict=True):
             if not 0 <= index < count:
                 raise ActionError(
                     f"bin {index} of {name} does not exist; it has bins 0 to {count - 1}"
                 )
-        return np.array([centre[i] for centre, i in zip(self.centres, bins)])
+        return np.array([centre[i] for centre, i in zip(self.centres, bins, strict=True)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form; `from_dict` is its inverse."""

@@ -111,7 +111,7 @@ class RobotContract:
                  f"at least two control periods, {2 / self.control_rate_hz:g}")  # fmt: skip
         _require(self.command_rate_hz >= 2 * self.control_rate_hz, "command_rate_hz", self.command_rate_hz,
                  "at least twice control_rate_hz")  # fmt: skip
-        for low, high, axis in zip(self.workspace_min_m, self.workspace_max_m, "xyz"):
+        for low, high, axis in zip(self.workspace_min_m, self.workspace_max_m, "xyz", strict=True):
             _require(low < high, f"workspace_max_m ({axis})", high, f"above workspace_min_m, {low}")
         _require(
             "front" in self.cameras,
@@ -142,7 +142,7 @@ class RobotContract:
             ready <= model.upper_rad - self.joint_limit_margin_rad
         ).all()
         _require(
-            inside,
+            bool(inside),
             "ready_joints_rad",
             self.ready_joints_rad,
             "inside the joint limits with their margin",
@@ -218,7 +218,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _check_keys(data: Any, kind: type, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ContractError(f"{where} is {type(data).__name__}; a mapping is needed")
-    allowed = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    allowed = {field.name for field in fields(kind)}
     if unknown := sorted(set(data) - allowed):
         raise ContractError(f"{where} has unknown keys {unknown}; allowed are {sorted(allowed)}")
     if missing := sorted(allowed - set(data)):

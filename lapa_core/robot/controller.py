@@ -45,7 +45,7 @@ class ArmController:
         self.reset(np.array(contract.ready_joints_rad), contract.ready_gripper)
 
     def reset(self, joints_rad: Array, gripper: float) -> None:
-        """Anchor the commanded target at given joints, (6,) [rad]: at the start, after a hold, when a source changes."""
+        """Anchor the commanded target at given joints, (6,) [rad]: at the start, after a hold, at a new source."""
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (6,) or not np.isfinite(joints).all():
             raise ActionError(
@@ -81,7 +81,8 @@ class ArmController:
         if step.max() > self.contract.max_joint_step_rad:
             joint = self.model.joint_names[int(step.argmax())]
             raise ActionError(
-                f"{joint} would move {step.max():.3f} rad in one step; allowed are {self.contract.max_joint_step_rad} rad"
+                f"{joint} would move {step.max():.3f} rad in one step; "
+                f"allowed are {self.contract.max_joint_step_rad} rad"
             )
         self._from_rad = self.sample(now_s)
         self._to_rad = solution.joints_rad

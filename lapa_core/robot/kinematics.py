@@ -57,7 +57,9 @@ def ee_jacobian(model: ArmModel, joints_rad: Array) -> Array:
     transforms = _joint_transforms(model, joints_rad)
     position = (transforms[-1] @ model.home_pose_44)[:3, 3]
     columns = []
-    for before, axis, origin in zip(transforms, model.axes, model.joint_origins_m):
+    for before, axis, origin in zip(
+        transforms[:-1], model.axes, model.joint_origins_m, strict=True
+    ):
         turned_axis = before[:3, :3] @ axis
         moved_origin = before[:3, :3] @ origin + before[:3, 3]
         columns.append(
@@ -107,7 +109,7 @@ def _joint_transforms(model: ArmModel, joints_rad: Array) -> list[Array]:
         model.axes * np.asarray(joints_rad, dtype=np.float64)[:, None]
     ).as_matrix()
     total = [np.eye(4)]
-    for rotation, origin in zip(rotations, model.joint_origins_m):
+    for rotation, origin in zip(rotations, model.joint_origins_m, strict=True):
         step = np.eye(4)
         step[:3, :3] = rotation
         step[:3, 3] = origin - rotation @ origin  # a turn about an axis through `origin`

@@ -49,7 +49,9 @@ def test_rounding_error_is_at_most_half_a_bin():
     bins = ActionBins.fit(actions, max_bins=64)
     for row in actions:
         decoded = bins.decode(bins.encode(row))
-        for value, found, edges, index in zip(row, decoded, bins.edges, bins.encode(row)):
+        for value, found, edges, index in zip(
+            row, decoded, bins.edges, bins.encode(row), strict=True
+        ):
             assert abs(value - found) <= (edges[index + 1] - edges[index]) / 2 + 1e-12
 
 
@@ -69,8 +71,8 @@ def test_mask_is_true_exactly_where_decode_works():
 def test_json_round_trip_is_exact():
     bins = ActionBins.fit(planar_actions(), max_bins=16)
     again = ActionBins.from_dict(json.loads(json.dumps(bins.to_dict())))
-    assert all((a == b).all() for a, b in zip(bins.edges, again.edges))
-    assert all((a == b).all() for a, b in zip(bins.centres, again.centres))
+    assert all((a == b).all() for a, b in zip(bins.edges, again.edges, strict=True))
+    assert all((a == b).all() for a, b in zip(bins.centres, again.centres, strict=True))
 
 
 @pytest.mark.parametrize(

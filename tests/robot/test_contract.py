@@ -25,9 +25,8 @@ def test_ready_pose_is_inside_the_workspace(name):
 
     contract = load_contract(name)
     position = ArmController(contract).target_44[:3, 3]
-    assert (position >= contract.workspace_min_m).all() and (
-        position <= contract.workspace_max_m
-    ).all()
+    assert (position >= contract.workspace_min_m).all()
+    assert (position <= contract.workspace_max_m).all()
 
 
 def test_hash_ignores_comments_and_order_but_no_value(tmp_path):

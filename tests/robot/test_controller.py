@@ -52,14 +52,16 @@ def test_no_sequence_of_deltas_leaves_box_limits_or_caps(deltas):
         assert (controller.target_44[:3, 3] <= np.array(CONTRACT.workspace_max_m) + 1e-9).all()
         joints = controller.sample((step + 1) * PERIOD_S)
         assert np.abs(joints - previous).max() <= CONTRACT.max_joint_step_rad + 1e-9
-        assert (joints >= model.lower_rad).all() and (joints <= model.upper_rad).all()
+        assert (joints >= model.lower_rad).all()
+        assert (joints <= model.upper_rad).all()
         previous = joints
 
 
 def test_the_box_stops_a_target_and_says_by_how_much():
     controller = ArmController(CONTRACT)
     clipped = [controller.apply(move(x=-0.05), k * PERIOD_S).clipped_m for k in range(3)]
-    assert clipped[0] == 0.0 and clipped[-1] == pytest.approx(0.05)
+    assert clipped[0] == 0.0
+    assert clipped[-1] == pytest.approx(0.05)
     assert controller.target_44[0, 3] == pytest.approx(CONTRACT.workspace_min_m[0])
 
 
