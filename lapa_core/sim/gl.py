@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads MuJoCo with an off-screen GL that needs no display, and says what to install where that fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from lapa_core.errors import SetupError
+
+
+def load_mujoco() -> ModuleType:
+    """Import and return MuJoCo, with EGL as its renderer on Linux unless `MUJOCO_GL` says otherwise.
+
+    Raises:
+        SetupError: MuJoCo is not installed.
+    """
+    if sys.platform.startswith("linux"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
+    try:
+        import mujoco
+    except ModuleNotFoundError as error:
+        raise SetupError("the simulator needs MuJoCo: pip install 'lapa[sim]' (or pip install mujoco)") from error
+    return mujoco
+
+
+def open_renderer(model: Any, size_px: int) -> Any:
+    """Return a `mujoco.Renderer` of square images for `model`.
+
+    Raises:
+        SetupError: no GL context can be made.
+    """
+    mujoco = load_mujoco()
+    try:
+        return mujoco.Renderer(model, size_px, size_px)
+    except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
+        # A missing libEGL surfaces as AttributeError inside PyOpenGL, an unusable one as RuntimeError.
+        raise SetupError(
+            f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r} cannot make an off-screen GL context ({error}). On Debian "
+            "or Ubuntu: apt install libegl1 libegl-mesa0 libgl1-mesa-dri; or set MUJOCO_GL=osmesa after "
+            "apt install libosmesa6"
+        ) from error
