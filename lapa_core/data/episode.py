@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every data set is made of, wherever it came from: an episode, and a source of episodes.
+
+Imports numpy; readers are imported only by `open_source`, so that a module can name the types
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """One demonstration or clip seen by one camera.
+
+    Raises:
+        DataError: lengths disagree, a shape or dtype is wrong, or a number is not finite.
+    """
+
+    frames: NDArray[np.uint8]
+    """(T, H, W, 3) RGB."""
+    instruction: str
+    """What the episode does, in words; empty when nobody wrote it down."""
+    fps: float
+    """Frames per second; for a variable frame rate the mean rate."""
+    actions: NDArray[np.float32] | None = None
+    """(T, 7) end-effector deltas in the order of `ACTION_NAMES`; row t is applied after frame t."""
+    states: NDArray[np.float32] | None = None
+    """(T, D) measured state at each frame."""
+    timestamps_s: NDArray[np.float64] | None = None
+    """(T,) time of each frame from the episode's start [s]; filled with t / fps when not given."""
+    source: str = ""
+    """Where the episode came from, for error messages and provenance."""
+
+    def __post_init__(self) -> None:
+        label = self.source or "an episode"
+        frames = self.frames
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+            raise DataError(
+                f"{label}: frames are {frames.dtype} of shape {frames.shape}; uint8 (T, H, W, 3) "
+                "with T >= 1 is needed"
+            )
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise DataError(
+                f"{label}: fps is {self.fps}; it must be a positive number of frames per second"
+            )
+        if self.timestamps_s is None:
+            object.__setattr__(self, "timestamps_s", np.arange(len(frames)) / self.fps)
+        check_rows(label, "timestamps_s", self.timestamps_s, len(frames), ndim=1)
+        if (np.diff(self.timestamps_s) <= 0).any():
+            raise DataError(
+                f"{label}: timestamps do not increase; sort the frames and drop the doubles"
+            )
+        if self.actions is not None:
+            check_rows(label, "actions", self.actions, len(frames), ndim=2)
+            if self.actions.shape[1] != 7:
+                raise DataError(
+                    f"{label}: actions have {self.actions.shape[1]} columns; 7 are needed"
+                )
+        if self.states is not None:
+            check_rows(label, "states", self.states, len(frames), ndim=2)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def check_rows(label: str, name: str, rows: NDArray, num_frames: int, *, ndim: int) -> None:
+    """Refuse an array that has not one finite row per frame."""
+    if rows.ndim != ndim or len(rows) != num_frames:
+        raise DataError(
+            f"{label}: {name} has shape {rows.shape}; {num_frames} rows (one per frame) and {ndim} "
+            "axes are needed"
+        )
+    if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
+        bad = int(np.flatnonzero(~np.isfinite(rows.reshape(num_frames, -1)).all(axis=1))[0])
+        raise DataError(
+            f"{label}: {name} row {bad} is not finite; correct it or leave the episode out"
+        )
+
+
+class EpisodeSource(Protocol):
+    """A set of episodes that are read one at a time."""
+
+    path: Path
+    """Folder that the episodes are read from."""
+
+    def __len__(self) -> int: ...
+
+    def episode(self, index: int, image_px: int | None = None) -> Episode:
+        """Read one episode; with `image_px` its frames went through `preprocess`."""
+        ...
+
+
+def open_source(path: str | Path, *, camera: str | None = None) -> EpisodeSource:
+    """Open a LeRobot v3 data set, an RLDS (TFDS) data set or a folder of videos.
+
+    Args:
+        path: folder of the data set.
+        camera: which camera to read, by its full or last name; None takes the first one of the set.
+
+    Raises:
+        DataError: the folder is missing or holds none of the three; the message says what it
+            holds.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        kind = "a file" if path.exists() else "missing"
+        raise DataError(f"{path} is {kind}; give the folder of a data set")
+    if (path / "meta" / "info.json").is_file():
+        from lapa_core.data.lerobot import LeRobotSource
+
+        return LeRobotSource(path, camera=camera)
+    tfds = [p.parent for p in (path / "features.json", *sorted(path.glob("*/features.json")))]
+    tfds = [folder for folder in tfds if (folder / "features.json").is_file()]
+    if len(tfds) == 1:
+        from lapa_core.data.rlds import RldsSource
+
+        return RldsSource(tfds[0], camera=camera)
+    from lapa_core.data.videos import VIDEO_SUFFIXES, VideoFolderSource
+
+    if any(p.suffix.lower() in VIDEO_SUFFIXES for p in path.rglob("*")):
+        return VideoFolderSource(path)
+    found = sorted(p.name for p in path.iterdir())
+    raise DataError(
+        f"{path} is no data set that can be read: it holds {found[:8]}. Allowed: LeRobot v3 "
+        "(meta/info.json), one RLDS version (features.json), or videos "
+        f"({', '.join(VIDEO_SUFFIXES)}). MCAP recordings go through `lapa data export` first"
+    )

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read LeRobot v3.0 data sets: ours, and official ones (many episodes per file, any template)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from lapa_core.data import lerobot_format as fmt
+from lapa_core.data.episode import Episode
+from lapa_core.data.video import decode_frames
+from lapa_core.errors import DataError
+from lapa_core.image import preprocess
+
+
+class LeRobotSource:
+    """Episodes of a LeRobot v3.0 data set seen by one of its cameras.
+
+    Args:
+        path: folder of the data set.
+        camera: full (`observation.images.front`) or last (`front`) name; None takes the first.
+
+    Raises:
+        DataError: a metadata file is missing, damaged or of another version, or the camera is
+            unknown.
+    """
+
+    def __init__(self, path: str | Path, *, camera: str | None = None) -> None:
+        self.path = Path(path)
+        self.info = fmt.read_info(self.path)
+        self.features: fmt.Features = self.info["features"]
+        self.fps = float(self.info["fps"])
+        self.cameras = fmt.camera_keys(self.features)
+        self.camera = self._choose(camera)
+        self.metadata: dict[str, Any] = self.info.get(fmt.OWN_KEY, {})
+        self._rows = self._read_episode_table()
+        self._data: tuple[Path | None, pa.Table | None] = (None, None)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def instruction(self, index: int) -> str:
+        """The instruction of an episode, without reading its frames."""
+        tasks = self._row(index)["tasks"]
+        return tasks[0] if tasks else ""
+
+    def length(self, index: int) -> int:
+        """Number of frames of an episode, without reading it."""
+        return int(self._row(index)["length"])
+
+    def columns(self, index: int) -> dict[str, NDArray]:
+        """Return the numeric features of an episode: (T,) for shape [1], (T, n) for [n]."""
+        table = self._episode_data(self._row(index), index)
+        return {
+            name: _to_numpy(table[name], feature, self.path)
+            for name, feature in self.features.items()
+            if name in table.column_names
+            and feature["dtype"] not in ("video", "image", "string", "language")
+        }
+
+    def episode(self, index: int, image_px: int | None = None) -> Episode:
+        """Read one episode; with `image_px` its frames went through `preprocess`.
+
+        Raises:
+            DataError: a file is missing or damaged, or does not hold the frames that the tables
+                promise.
+        """
+        row = self._row(index)
+        columns = self.columns(index)
+        decode = (
+            self._decode_video
+            if self.features[self.camera]["dtype"] == "video"
+            else self._decode_images
+        )
+        convert = (
+            (lambda image: image)
+            if image_px is None
+            else (lambda image: preprocess(image, image_px))
+        )
+        frames = np.stack(decode(row, index, convert))
+        actions, states = columns.get(fmt.ACTION), columns.get(fmt.STATE)
+        return Episode(
+            frames=frames,
+            instruction=self.instruction(index),
+            fps=self.fps,
+            actions=None if actions is None else _as_matrix(actions),
+            states=None if states is None else _as_matrix(states),
+            source=f"{self.path} episode {index}",
+        )
+
+    def video_path(self, index: int, camera: str) -> Path:
+        """The file that holds the frames of an episode."""
+        row, prefix = self._row(index), f"videos/{camera}"
+        if not self.info.get("video_path") or f"{prefix}/chunk_index" not in row:
+            raise DataError(
+                f"{self.path}: episode {index} names no video of {camera}; write the set again"
+            )
+        return self.path / self.info["video_path"].format(
+            video_key=camera,
+            chunk_index=row[f"{prefix}/chunk_index"],
+            file_index=row[f"{prefix}/file_index"],
+        )
+
+    def _choose(self, camera: str | None) -> str:
+        if camera is None:
+            return self.cameras[0]
+        matches = [
+            key for key in self.cameras if camera in (key, key.removeprefix(fmt.CAMERA_PREFIX))
+        ]
+        if not matches:
+            raise DataError(f"camera {camera!r} is unknown; {self.path} has {self.cameras}")
+        return matches[0]
+
+    def _read_episode_table(self) -> list[dict[str, Any]]:
+        total = int(self.info["total_episodes"])
+        files = sorted(self.path.glob(fmt.EPISODES_GLOB))
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            table = fmt.read_parquet(file)
+            rows += table.select(
+                [c for c in table.column_names if not c.startswith("stats/")]
+            ).to_pylist()
+        # A killed writer may leave one row more than info.json counts: it was never saved.
+        rows = sorted(
+            (r for r in rows if r["episode_index"] < total), key=lambda r: r["episode_index"]
+        )
+        if [r["episode_index"] for r in rows] != list(range(total)):
+            raise DataError(
+                f"{self.path}: {fmt.INFO_PATH} counts {total} episodes, but meta/episodes describes "
+                f"{len(rows)}; copy the missing files, or correct the count"
+            )
+        return rows
+
+    def _row(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self._rows):
+            raise DataError(
+                f"episode {index} does not exist; {self.path} has 0 to {len(self._rows) - 1}"
+            )
+        return self._rows[index]
+
+    def _episode_data(self, row: dict[str, Any], index: int) -> pa.Table:
+        path = self.path / self.info["data_path"].format(
+            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+        )
+        if self._data[0] != path:
+            self._data = (path, fmt.read_parquet(path))
+        table = self._data[1]
+        if table is None or "episode_index" not in table.column_names:
+            raise DataError(f"{path} has no column episode_index; write the set again")
+        mine = np.flatnonzero(table["episode_index"].to_numpy() == index)
+        length = int(row["length"])
+        if len(mine) != length or (length and mine[-1] - mine[0] + 1 != length):
+            raise DataError(
+                f"{path}: episode {index} has {len(mine)} rows, its table says {length} in one "
+                "piece; run `lapa data verify` and write the set again"
+            )
+        return table.slice(int(mine[0]), length)
+
+    def _decode_video(
+        self, row: dict[str, Any], index: int, convert: Callable[[NDArray], NDArray]
+    ) -> list[NDArray[np.uint8]]:
+        path, length = self.video_path(index, self.camera), int(row["length"])
+        start_s = float(row[f"videos/{self.camera}/from_timestamp"])
+        half_s = 0.5 / self.fps
+        frames, times_s = [], []
+        for time_s, frame in decode_frames(
+            path, start_s - half_s, start_s + length / self.fps - half_s
+        ):
+            frames.append(convert(frame))
+            times_s.append(time_s - start_s)
+        expected_s = np.arange(length) / self.fps
+        if (
+            len(frames) != length
+            or np.abs(np.asarray(times_s) - expected_s).max() > 0.25 / self.fps
+        ):
+            raise DataError(
+                f"{path}: episode {index} should have {length} frames at {self.fps:g} Hz from "
+                f"{start_s:.3f} s; found {len(frames)}{' at other times' if len(frames) == length else ''}: "
+                "the file is cut short or from_timestamp or fps is wrong; run `lapa data verify`"
+            )
+        return frames
+
+    def _decode_images(
+        self, row: dict[str, Any], index: int, convert: Callable[[NDArray], NDArray]
+    ) -> list[NDArray[np.uint8]]:
+        cells = self._episode_data(row, index)[self.camera].to_pylist()
+        frames = []
+        for number, cell in enumerate(cells):
+            try:
+                stored = (
+                    io.BytesIO(cell["bytes"]) if cell.get("bytes") else self.path / cell["path"]
+                )
+                frames.append(convert(np.asarray(Image.open(stored).convert("RGB"))))
+            except (OSError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{self.path}: image {number} of episode {index} cannot be read ({error})"
+                ) from error
+        return frames
+
+
+def _to_numpy(column: pa.ChunkedArray, feature: dict[str, Any], path: Path) -> NDArray:
+    array = column.combine_chunks()
+    size = int(np.prod(feature["shape"]))
+    if pa.types.is_nested(array.type):
+        while pa.types.is_nested(array.type):
+            array = array.flatten()
+        values = array.to_numpy(zero_copy_only=False)
+        if values.size != size * len(column):
+            raise DataError(
+                f"{path}: a row of shape {feature['shape']} has another size; write the set again"
+            )
+        values = values.reshape(len(column), size)
+    else:
+        values = array.to_numpy(zero_copy_only=False)
+    return values.astype(feature["dtype"], copy=False)
+
+
+def _as_matrix(values: NDArray) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.reshape(len(values), -1), dtype=np.float32)

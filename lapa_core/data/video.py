@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encode and decode video files with PyAV, by presentation time, never by frame number.
+
+A wrong frame is worse than none, so a file that is cut short or damaged is refused: the packet
+table, the container's own length and the decoded frames must agree. Imports numpy and av.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from lapa_core.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoQuality:
+    """How frames are compressed; the default is near lossless, since policies look at 64 px."""
+
+    crf: int = 14
+    """x264 constant rate factor: 0 is lossless, 18 is already hard to see, 51 is worst."""
+    group_of_pictures: int = 2
+    """Frames from one key frame to the next; short groups make random access cheap."""
+    preset: str = "veryfast"
+    """x264 speed preset."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51 or self.group_of_pictures < 1:
+            raise DataError(
+                f"crf is {self.crf} and group_of_pictures {self.group_of_pictures}; allowed are "
+                "0 to 51 and at least 1"
+            )
+
+
+def encode_video(
+    path: Path, frames_THWC: NDArray[np.uint8], fps: int, quality: VideoQuality
+) -> None:
+    """Write RGB frames as h264 in mp4, frame k at exactly k / fps, and flush the file to the disk.
+
+    Args:
+        path: file to write; its suffix is free.
+        frames_THWC: (T, H, W, 3); H and W even, as 4:2:0 chroma needs.
+        fps: frames per second.
+        quality: compression.
+
+    Raises:
+        DataError: wrong shape or odd size.
+    """
+    if (
+        frames_THWC.dtype != np.uint8
+        or frames_THWC.ndim != 4
+        or frames_THWC.shape[3] != 3
+        or not frames_THWC.size
+    ):
+        raise DataError(
+            f"{path}: frames are {frames_THWC.dtype} of shape {frames_THWC.shape}; uint8 "
+            "(T, H, W, 3) is needed"
+        )
+    height, width = frames_THWC.shape[1:3]
+    if height % 2 or width % 2:
+        raise DataError(
+            f"{path}: frames are {width} x {height} px; both must be even: crop by one pixel"
+        )
+    reformatter = VideoReformatter()
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = quality.group_of_pictures
+        stream.codec_context.max_b_frames = 0
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": str(quality.crf), "preset": quality.preset}
+        for index, frame in enumerate(frames_THWC):
+            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture = reformatter.reformat(rgb, format="yuv420p", interpolation="BICUBIC")
+            picture.pts, picture.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a written file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_timestamps(path: Path) -> NDArray[np.float64]:
+    """Return the presentation time of every frame [s], sorted; nothing is decoded.
+
+    Raises:
+        DataError: not a video, no frames, or cut short.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        times: list[float] = []
+        end_s = 0.0
+        try:
+            for packet in container.demux():
+                if packet.pts is None or packet.size == 0:
+                    continue
+                time_s = float(packet.pts * packet.time_base)
+                end_s = max(end_s, time_s + float((packet.duration or 0) * packet.time_base))
+                if packet.stream.index == stream.index and not packet.is_discard:
+                    times.append(time_s)
+        except FFmpegError as error:
+            raise _damaged(path, str(error)) from error
+        declared, declared_s = stream.frames, (container.duration or 0) / av.time_base
+    if not times:
+        raise _damaged(path, "no frame")
+    if declared and declared != len(times):
+        raise _damaged(path, f"{len(times)} of {declared} frames")
+    # Only matroska and webm carry no frame count; their length is all that betrays a cut file.
+    slack_s = max(0.5, 2.0 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
+    if not declared and declared_s and end_s < declared_s - slack_s:
+        raise _damaged(path, f"{end_s:.2f} s of {declared_s:.2f} s")
+    return np.unique(np.asarray(times))
+
+
+def decode_frames(
+    path: Path, start_s: float = -np.inf, end_s: float = np.inf
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Yield (time [s], RGB (H, W, 3)) of each frame with start_s <= time < end_s, in order.
+
+    Raises:
+        DataError: the file cannot be opened or a frame is damaged.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        stream.codec_context.thread_count = 1
+        first = True
+        try:
+            if start_s > 0 and np.isfinite(start_s):
+                container.seek(int(start_s / stream.time_base), stream=stream, backward=True)
+            reformatter = VideoReformatter()
+            for frame in container.decode(stream):
+                if frame.pts is None:
+                    raise _damaged(path, "a frame without a time")
+                time_s = float(frame.pts * frame.time_base)
+                if first and time_s > start_s > 0:
+                    break  # the seek overshot: some files index their key frames wrongly
+                first = False
+                if time_s >= end_s:
+                    return
+                if frame.is_corrupt:
+                    raise _damaged(path, f"a corrupt frame at {time_s:.3f} s")
+                if time_s >= start_s:
+                    yield time_s, _to_rgb(reformatter, frame)
+            else:
+                return
+        except FFmpegError as error:
+            raise _damaged(path, str(error)) from error
+    for time_s, frame in decode_frames(path, end_s=end_s):
+        if time_s >= start_s:
+            yield time_s, frame
+
+
+def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> NDArray[np.uint8]:
+    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    turns = round((frame.rotation or 0) / 90)  # phones store upright video lying down
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise DataError(f"{path}: the video is missing; copy it again or leave its episode out")
+    try:
+        return av.open(str(path))
+    except FFmpegError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _video_stream(
+    container: av.container.InputContainer, path: Path
+) -> av.video.stream.VideoStream:
+    if not container.streams.video:
+        raise DataError(f"{path} holds no video stream, only {[s.type for s in container.streams]}")
+    return container.streams.video[0]
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        f"{path}: the video is damaged or cut short ({found}); a complete file is needed: copy or "
+        "record it again"
+    )
