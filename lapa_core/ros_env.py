@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment that a process of the ROS graph needs, without a sourced shell.
+
+`colcon build` describes each package's part of it in small `.dsv` files; this module applies them, so that
+`lapa up` and the tests start nodes from a plain `.venv/bin/lapa`. Standard library only.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from lapa_core.errors import SetupError
+
+WORKSPACE_INSTALL = Path(__file__).resolve().parent.parent / "ros2_ws" / "install"
+"""Where `make setup` installs the workspace."""
+
+WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+"""Set by the ROS 2 wheels once `LD_LIBRARY_PATH` names their libraries; without it they do that at start-up."""
+
+_WHEELS_MODULE = "ros_wheels_bootstrapper"
+
+
+def workspace_environment(
+    install: Path = WORKSPACE_INSTALL, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the whole environment for a child process that uses the workspace.
+
+    An environment in which a workspace with `lapa_ros` is already sourced is returned unchanged, so that a
+    user's own overlay wins. In every other case the packages under `install` come first.
+
+    Args:
+        install: colcon's install folder, isolated (the default) or merged.
+        environ: what to start from; this process's environment when absent.
+
+    Raises:
+        SetupError: the workspace is not built, or no `rclpy` can be imported.
+    """
+    result = dict(os.environ if environ is None else environ)
+    if find_spec("rclpy") is None:
+        raise SetupError(
+            "rclpy cannot be imported; source a ROS 2 installation (jazzy or humble), "
+            "or run `make setup`, which installs ROS 2 from wheels into .venv, and use .venv/bin/lapa"
+        )
+    # A child that inherits the mark but other libraries could not import rclpy; it finds them itself.
+    result.pop(WHEELS_MARK, None)
+    if _is_sourced(result):
+        return result
+    prefixes = _package_prefixes(install)
+    if not prefixes:
+        raise SetupError(
+            f"no built package in {install}; run `make setup`, which builds the workspace"
+        )
+    if find_spec(_WHEELS_MODULE) is not None:
+        _prepend(result, "AMENT_PREFIX_PATH", sys.prefix)
+    for prefix in prefixes:
+        for variable, entry in _entries(prefix):
+            _prepend(result, variable, entry)
+    return result
+
+
+def _is_sourced(environ: Mapping[str, str]) -> bool:
+    prefixes = environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return any(prefix and (Path(prefix) / "share" / "lapa_ros").is_dir() for prefix in prefixes)
+
+
+def _package_prefixes(install: Path) -> list[Path]:
+    marker = Path("share", "colcon-core", "packages")
+    if (install / marker).is_dir():
+        return [install]
+    return sorted(path.parents[2] for path in install.glob(f"*/{marker}"))
+
+
+def _entries(prefix: Path) -> Iterable[tuple[str, str]]:
+    """Yield (variable, directory) of every path that the packages under one prefix add."""
+    for folder in ("hook", "environment"):
+        for dsv in sorted(prefix.glob(f"share/*/{folder}/*.dsv")):
+            for line in dsv.read_text(encoding="utf-8").splitlines():
+                kind, _, rest = line.partition(";")
+                variable, _, relative = rest.partition(";")
+                # An absolute `relative`, as develop installs write it, replaces the prefix.
+                entry = prefix / relative
+                if kind.startswith("prepend-non-duplicate") and entry.is_dir():
+                    yield variable, str(entry)
+
+
+def _prepend(environ: dict[str, str], variable: str, entry: str) -> None:
+    present = [part for part in environ.get(variable, "").split(os.pathsep) if part]
+    if entry not in present:
+        environ[variable] = os.pathsep.join([entry, *present])

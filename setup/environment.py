@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtual environment `.venv`: created, filled from the lock, and its ROS 2 wheels repaired."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from lapa_core.errors import SetupError
+from setup import stamp
+from setup.underlay import Underlay
+
+# What a sourced ROS 2 brings in the version that its code generators need; the lock's would hide it.
+_PROVIDED_BY_ROS = ("empy==",)
+
+
+def ensure(root: Path, underlay: Underlay, environ: Mapping[str, str]) -> str:
+    """Make `root/.venv` hold exactly what the lock says, unless it does already.
+
+    Args:
+        root: the clone.
+        underlay: decides on the ROS 2 wheels and on the system's packages.
+        environ: environment for pip.
+
+    Returns:
+        The key of this environment, for the steps that depend on it.
+
+    Raises:
+        SetupError: pip failed.
+    """
+    venv = root / ".venv"
+    done = venv / "lapa-setup.stamp"
+    key = _key(root, underlay)
+    if stamp.is_current(done, key) and _fits(venv, underlay):
+        return key
+    if not _fits(venv, underlay):
+        print(f"virtual environment: {venv} on Python {_version()}, {underlay}", flush=True)
+        shutil.rmtree(venv, ignore_errors=True)
+        options = ["--system-site-packages"] if underlay.sourced else []
+        subprocess.run([sys.executable, "-m", "venv", *options, str(venv)], check=True)
+    print("requirements: the versions of setup/requirements/lock.txt", flush=True)
+    constraints = venv / "lapa-constraints.txt"
+    constraints.write_text(_constraints(root, underlay), encoding="utf-8")
+    groups = [f"-r{path}" for path in _groups(root, underlay)]
+    _pip(venv, environ, *groups, "-c", str(constraints))
+    # The build tools are the lock's too: without isolation nothing is fetched for the editable install.
+    _pip(venv, environ, "--no-deps", "--no-build-isolation", "-e", str(root))
+    if not underlay.sourced:
+        python = str(venv / "bin" / "python")
+        subprocess.run([python, "-m", "setup.fix_wheels"], cwd=root, env=environ, check=True)
+    stamp.write(done, key)
+    return key
+
+
+def _groups(root: Path, underlay: Underlay) -> list[Path]:
+    names = ["core", "dev"] if underlay.sourced else ["core", "dev", "ros"]
+    return [root / "setup" / "requirements" / f"{name}.in" for name in names]
+
+
+def _constraints(root: Path, underlay: Underlay) -> str:
+    lines = (root / "setup" / "requirements" / "lock.txt").read_text(encoding="utf-8").splitlines()
+    if underlay.sourced:
+        lines = [line for line in lines if not line.startswith(_PROVIDED_BY_ROS)]
+    return "\n".join(lines) + "\n"
+
+
+def _key(root: Path, underlay: Underlay) -> str:
+    files = [*_groups(root, underlay), root / "pyproject.toml", root / "setup" / "fix_wheels.py"]
+    return stamp.digest(
+        [str(root), _version(), str(underlay), _constraints(root, underlay)]
+        + [path.read_text(encoding="utf-8") for path in files]
+    )
+
+
+def _version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+
+
+def _fits(venv: Path, underlay: Underlay) -> bool:
+    """Return whether `venv` is whole, in its own place, of this Python, and sees the system as it should."""
+    configuration = venv / "pyvenv.cfg"
+    script = venv / "bin" / "pip"
+    if not (configuration.is_file() and script.is_file() and (venv / "bin" / "python").exists()):
+        return False
+    pairs = (line.partition("=") for line in configuration.read_text(encoding="utf-8").splitlines())
+    values = {name.strip(): value.strip() for name, _, value in pairs}
+    # A moved environment still has scripts that start the interpreter of its old place.
+    in_place = f"{venv}/bin/python" in script.read_text(encoding="utf-8")
+    sees_system = values.get("include-system-site-packages") == "true"
+    return in_place and sees_system == underlay.sourced and values.get("version") == _version()
+
+
+def _pip(venv: Path, environ: Mapping[str, str], *arguments: str) -> None:
+    command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    command += ["--disable-pip-version-check", *arguments]
+    if subprocess.run(command, env=environ).returncode:
+        raise SetupError(f"pip failed (its reason is above): {' '.join(command)}")
