@@ -100,7 +100,7 @@ def _add_gripper(
         SubElement(
             finger, "geom", name=f"{name}_pad", type="box", rgba=numbers(*look.tool_rgb, 1.0), mass="0.02",
             size=numbers(tip_x / 2, thickness, TOOL_HALF_WIDTH_M), pos=numbers(tip_x / 2, inward, 0),
-            contype="2", conaffinity="1", friction="0.35 0.005 0.0001",
+            contype="2", conaffinity="1", friction="0.3 0.005 0.0001",
         )  # fmt: skip
         _visual(finger, "box", look.joint_rgb, 0.005, size=numbers(0.003, low / 2 + 0.004, 0.006), pos=numbers(0.003, -side * low / 2, 0))  # fmt: skip
     SubElement(fingers, "site", name="ee_gripper_link", pos=numbers(*offsets["ee_gripper"]), size="0.002", rgba="0 0 0 0")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lapa_core.sim.geometry import TOOL_MAX_M, TOOL_MIN_M
 from lapa_core.sim.layout import BEHIND_M
-from lapa_core.sim.planner import shortest_path
+from lapa_core.sim.planner import point_along, shortest_path
 from lapa_core.sim.tasks import Task
 from lapa_core.sim.world import TabletopWorld
 
@@ -27,11 +27,13 @@ Array = NDArray[np.float64]
 MAX_STEP_M = 0.04
 """Longest step of the expert [m], below the contract's cap so that noise fits."""
 _PUSH_STEP_M = 0.03
+_POINT_STANDOFF_M = 0.037
 _CLEARANCE_M = 0.043
 _CONTACT_M = 0.034
 _TOLERANCE_M = 0.011
 _FUNNEL_SLOPE = 0.35
 _STEERING = 1.2
+_AT_GOAL_M = 0.005
 
 
 def expert_action(world: TabletopWorld, task: Task) -> Array:
@@ -40,7 +42,9 @@ def expert_action(world: TabletopWorld, task: Task) -> Array:
     tool = world.tool_xy_m
     action = np.zeros(7)
     if task.family == "point_to_block":
-        action[:2] = _travel(tool, positions[task.block], positions, avoid=(task.block,))
+        block = positions[task.block]
+        away = (tool - block) / max(1e-9, float(np.linalg.norm(tool - block)))
+        action[:2] = _travel(tool, block + away * _POINT_STANDOFF_M, positions)
     else:
         action[:2] = _push(tool, positions, task)
     return action
@@ -57,20 +61,19 @@ def _push(tool: Array, positions: dict[str, Array], task: Task) -> Array:
     ahead = float(offset @ direction)  # of the tool: positive when it is behind the block
     aside = offset - ahead * direction
     tolerance = _TOLERANCE_M + _FUNNEL_SLOPE * max(0.0, ahead - _CONTACT_M)
-    if 0.4 * _CONTACT_M < ahead < 2.5 * BEHIND_M and np.linalg.norm(aside) < tolerance:
+    behind = np.clip(block - direction * BEHIND_M, TOOL_MIN_M, TOOL_MAX_M)
+    aligned = 0.4 * _CONTACT_M < ahead < 2.5 * BEHIND_M and float(np.linalg.norm(aside)) < tolerance
+    if aligned or np.linalg.norm(behind - tool) < _AT_GOAL_M:  # at the edge, `behind` may be as good as it gets
         step = direction * _PUSH_STEP_M + aside * _STEERING
         return step * min(1.0, MAX_STEP_M / float(np.linalg.norm(step)))
-    behind = np.clip(block - direction * BEHIND_M, TOOL_MIN_M, TOOL_MAX_M)
-    return _travel(tool, behind, positions, avoid=())
+    return _travel(tool, behind, positions)
 
 
-def _travel(tool: Array, goal: Array, positions: dict[str, Array], avoid: tuple[str, ...]) -> Array:
-    """Return a step along the shortest path to `goal` around every block but those in `avoid`."""
-    obstacles = np.array([xy for name, xy in positions.items() if name not in avoid])
-    waypoint, length = shortest_path(tool, goal, obstacles, _CLEARANCE_M, TOOL_MIN_M - 0.01, TOOL_MAX_M + 0.01)
-    heading = waypoint - tool
-    distance = float(np.linalg.norm(heading))
-    return heading * (min(MAX_STEP_M, length) / distance) if distance > 0 else np.zeros(2)
+def _travel(tool: Array, goal: Array, positions: dict[str, Array]) -> Array:
+    """Return a step along the shortest path to `goal` around the blocks."""
+    obstacles = np.stack(list(positions.values()))
+    path = shortest_path(tool, goal, obstacles, _CLEARANCE_M, TOOL_MIN_M, TOOL_MAX_M)
+    return point_along(path, MAX_STEP_M) - tool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,6 @@ TOOL_HALF_WIDTH_M = 0.010
 """Half the width of the two closed fingers, a square column [m]."""
 TOOL_DOWN_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 """(3, 3) orientation of `ee_gripper_link` pointing at the board, as in BridgeData's wx250s code."""
-TOOL_MIN_M = BOARD_MIN_M
-TOOL_MAX_M = BOARD_MAX_M
+TOOL_MIN_M = BOARD_MIN_M - 0.012
+TOOL_MAX_M = BOARD_MAX_M + 0.012
 """Where the expert keeps the tool, x and y [m]."""

@@ -23,6 +23,7 @@ _BLOCK_MARGIN_M = 0.032
 _TOOL_MARGIN_M = 0.005
 _TO_BLOCK_DISTANCE_M = (0.110, 0.200)
 _POINT_DISTANCE_M = 0.090
+_MAX_YAW_RAD = 0.35  # a face turned further from the push slides off the tool
 _ATTEMPTS = 20_000
 
 
@@ -66,7 +67,7 @@ def sample_layout(
         if not _apart(blocks_xy, tool):
             continue
         if task is None or _feasible(task, dict(zip(BLOCK_NAMES, blocks_xy)), tool):
-            yaws = rng.uniform(-np.pi / 4, np.pi / 4, size=len(BLOCK_NAMES))
+            yaws = rng.uniform(-_MAX_YAW_RAD, _MAX_YAW_RAD, size=len(BLOCK_NAMES))
             poses = [BlockPose(float(x), float(y), float(yaw)) for (x, y), yaw in zip(blocks_xy, yaws)]
             return Layout(dict(zip(BLOCK_NAMES, poses)), (float(tool[0]), float(tool[1])))
     raise ContractError(

@@ -18,12 +18,11 @@ _RING_SCALE = 1.02 / np.cos(np.pi / _RING_POINTS)  # chords between neighbours s
 _TOUCH_M = 1e-6
 
 
-def shortest_path(
-    start: Array, goal: Array, centres_N2: Array, radius_m: float, low: Array, high: Array
-) -> tuple[Array, float]:
-    """Return the first waypoint, (2,) [m], and the length [m] of the shortest path from start to goal.
+def shortest_path(start: Array, goal: Array, centres_N2: Array, radius_m: float, low: Array, high: Array) -> Array:
+    """Return the points, (K, 2) [m], of the shortest path: `start` first, `goal` last.
 
     An obstacle that already holds start or goal shrinks until it touches that point: a path may always leave.
+    Where every way is walled in, the path is the straight line.
 
     Args:
         start: (2,) where the tool is [m].
@@ -36,23 +35,34 @@ def shortest_path(
     centres = np.asarray(centres_N2, dtype=np.float64).reshape(-1, 2)
     ends = np.minimum(_distances(start[None], centres)[0], _distances(goal[None], centres)[0])
     radii = np.minimum(radius_m, ends - _TOUCH_M)
-    straight = float(np.linalg.norm(goal - start))
     if _clear(start[None], goal[None], centres, radii)[0]:
-        return goal, straight
+        return np.stack([start, goal])
     ring = (centres[:, None] + radius_m * _RING_SCALE * _RING).reshape(-1, 2)
     inside = (ring >= low).all(axis=1) & (ring <= high).all(axis=1)
-    free = (_distances(ring, centres) >= radius_m).all(axis=1)
+    free = (_distances(ring, centres) >= radii).all(axis=1)
     nodes = np.concatenate([start[None], goal[None], ring[inside & free]])
-    num_nodes = len(nodes)
-    first, second = np.triu_indices(num_nodes, 1)
+    first, second = np.triu_indices(len(nodes), 1)
     lengths = np.linalg.norm(nodes[first] - nodes[second], axis=1)
     lengths[~_clear(nodes[first], nodes[second], centres, radii)] = np.inf
-    edges = np.full((num_nodes, num_nodes), np.inf)
+    edges = np.full((len(nodes), len(nodes)), np.inf)
     edges[first, second] = edges[second, first] = lengths
     to_goal = _lengths_to(1, edges)
     if not np.isfinite(to_goal[0]):
-        return goal, straight  # walled in: push through
-    return nodes[int(np.argmin(edges[0] + to_goal))], float(to_goal[0])
+        return np.stack([start, goal])
+    path = [0]
+    while path[-1] != 1:
+        path.append(int(np.argmin(edges[path[-1]] + to_goal)))
+    return nodes[path]
+
+
+def point_along(path_K2: Array, distance_m: float) -> Array:
+    """Return the point, (2,) [m], `distance_m` along a path; its end where the path is shorter."""
+    for begin, end in zip(path_K2, path_K2[1:]):
+        length = float(np.linalg.norm(end - begin))
+        if distance_m < length:
+            return begin + (end - begin) * (distance_m / length)
+        distance_m -= length
+    return path_K2[-1]
 
 
 def _lengths_to(goal: int, edges_NN: Array) -> Array:

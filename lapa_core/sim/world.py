@@ -181,6 +181,7 @@ class TabletopWorld:
         if (size_px, fine) not in self._renderers:
             quality = self.model.vis.quality  # read when the GL context is made
             quality.shadowsize, quality.offsamples = (4096, 4) if fine else (0, 0)
+            quality.numslices, quality.numstacks = (48, 24) if fine else (12, 6)
             renderer = open_renderer(self.model, size_px)
             flags = self._mujoco.mjtRndFlag
             renderer.scene.flags[flags.mjRND_SHADOW] = fine
@@ -189,10 +190,9 @@ class TabletopWorld:
         return self._renderers[size_px, fine]
 
     def close(self) -> None:
-        """Free the GL contexts; `render` makes new ones."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        """Free the GL contexts; `render` makes new ones. At exit, a context left open makes PyOpenGL complain."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
 
     def __enter__(self) -> TabletopWorld:
         return self
