@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 MAX_STEP_M = 0.04
 """Longest step of the expert [m], below the contract's cap so that noise fits."""
 _PUSH_STEP_M = 0.03
-_POINT_STANDOFF_M = 0.037
-_CLEARANCE_M = 0.043
+_POINT_STANDOFF_M = 0.041
+_CLEARANCE_M = 0.044
 _CONTACT_M = 0.034
 _TOLERANCE_M = 0.011
 _FUNNEL_SLOPE = 0.35
@@ -70,10 +70,14 @@ def _push(tool: Array, positions: dict[str, Array], task: Task) -> Array:
 
 
 def _travel(tool: Array, goal: Array, positions: dict[str, Array]) -> Array:
-    """Return a step along the shortest path to `goal` around the blocks."""
+    """Return a step along the shortest path to `goal` around the blocks, and out of those that are too close."""
     obstacles = np.stack(list(positions.values()))
     path = shortest_path(tool, goal, obstacles, _CLEARANCE_M, TOOL_MIN_M, TOOL_MAX_M)
-    return point_along(path, MAX_STEP_M) - tool
+    step = point_along(path, MAX_STEP_M) - tool
+    outward = tool - obstacles
+    distances = np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
+    step = step + (outward / distances * np.maximum(0.0, _CLEARANCE_M - distances)).sum(axis=0)
+    return step * min(1.0, MAX_STEP_M / max(1e-9, float(np.linalg.norm(step))))
 
 
 @dataclass(frozen=True, kw_only=True)
