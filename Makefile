@@ -14,7 +14,7 @@ demo: setup  ## 20 instructions through the real ROS 2 graph: table, video, outp
 	@$(bin)/lapa demo
 
 test: setup  ## every test: lapa_core, the ROS packages (colcon), end to end over DDS
-	@$(bin)/python -m setup.test
+	@$(bin)/python -m setup.run_tests
 
 check: setup  ## formatting, lint, types, fast tests: what pre-commit and CI run
 	$(bin)/ruff format --check .

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make test`: the ROS packages through colcon, then lapa_core and the end-to-end tests through pytest.
+
+One run has a ROS domain of its own, on this machine only, and fails if it leaves a process behind.
+"""
+
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lapa_core.errors import SetupError
+from lapa_core.ros_env import isolated, workspace_environment
+from setup import leftovers
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_S = 20 * 60
+"""A stage that takes longer than this hangs."""
+
+
+class Stage(NamedTuple):
+    """One command of the run."""
+
+    name: str
+    """For the summary."""
+
+    command: list[str]
+    """Program and arguments."""
+
+    directory: Path
+    """Where it runs."""
+
+
+def stages(pytest_arguments: list[str]) -> list[Stage]:
+    """Return what the run does, in order; pytest comes last, so that its closing line closes the run."""
+    workspace, colcon = ROOT / "ros2_ws", f"{sys.prefix}/bin/colcon"
+    test = [colcon, "test", "--executor", "sequential", "--event-handlers", "console_direct+"]
+    return [
+        Stage("colcon test", test, workspace),
+        # `colcon test` succeeds when tests fail; this does not.
+        Stage("colcon test-result", [colcon, "test-result", "--verbose"], workspace),
+        Stage("pytest", [sys.executable, "-m", "pytest", *pytest_arguments], ROOT),
+    ]
+
+
+def run_stage(stage: Stage, environ: Mapping[str, str]) -> str | None:
+    """Run one command and end what it leaves behind.
+
+    Returns:
+        What went wrong, None if nothing did.
+    """
+    run = uuid.uuid4().hex
+    print(f"\n== {stage.name}: {' '.join(stage.command)}", flush=True)
+    process = subprocess.Popen(
+        stage.command, cwd=stage.directory, env={**environ, leftovers.MARK: run}
+    )
+    try:
+        status = process.wait(LIMIT_S)
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        # After a hang or an interrupt nothing is worth waiting for.
+        left = leftovers.end(run, grace_s=5.0 if process.poll() is not None else 0.0)
+        process.wait()
+    if status is None:
+        return f"{stage.name} hung for {LIMIT_S / 60:.0f} minutes"
+    if left:
+        return f"{stage.name} left {len(left)} processes behind: {'; '.join(left.values())}"
+    return f"{stage.name} failed with exit status {status}" if status else None
+
+
+def main() -> None:
+    """Run every stage, even after a failure, and exit with 1 if any went wrong."""
+    start = time.monotonic()
+    try:
+        environ = isolated(workspace_environment())
+    except SetupError as error:
+        sys.exit(f"tests: {error}")
+    environ.setdefault("ROS_LOG_DIR", str(ROOT / "ros2_ws" / "log" / "ros"))
+    print(f"ROS domain {environ['ROS_DOMAIN_ID']}, this machine only")
+    wrong = [what for stage in stages(sys.argv[1:]) if (what := run_stage(stage, environ))]
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    print(f"\nmake test: {minutes} min {seconds} s", flush=True)
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tiers run here. Imports nothing heavy: the pure tests must start at once."""
+
+from importlib.util import find_spec
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason printed, the tiers that this machine or shell cannot run."""
+    reasons = {"ros": _why_no_ros, "gpu": _why_no_gpu}
+    for marker, why in reasons.items():
+        chosen = [item for item in items if item.get_closest_marker(marker)]
+        if chosen and (reason := why()):
+            for item in chosen:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_no_ros() -> str | None:
+    missing = [name for name in ("rclpy", "lapa_msgs") if find_spec(name) is None]
+    if missing:
+        return f"no {' and no '.join(missing)} here: `make test`, or `. setup/env.sh` first"
+    return None
+
+
+def _why_no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "torch sees no CUDA device"
