@@ -99,6 +99,8 @@ def _open(entry: Path) -> FrameStore:
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
     offsets: NDArray[np.int64] = np.load(entry / "offsets.npy")
     shape = (int(offsets[-1]), meta["image_px"], meta["image_px"], 3)
+    if (entry / "frames.u8").stat().st_size != np.prod(shape):
+        raise DataError(f"{entry} is not what it was when it was written: delete this folder")
     actions = entry / "actions.npy"
     return FrameStore(
         frames=np.memmap(entry / "frames.u8", dtype=np.uint8, mode="r", shape=shape),

@@ -8,6 +8,7 @@ removed by the next writer. Neither lerobot nor torch is needed. Imports numpy, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,7 @@ class LeRobotWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(path.name + ".tmp")
             encode_video(temporary, value, self.fps, self.quality)
+            columns[f"lapa/sha256/{name}"] = hashlib.sha256(temporary.read_bytes()).hexdigest()
             fmt.commit_file(temporary, path)
             chunk, file = divmod(self.num_episodes, fmt.FILES_PER_CHUNK)
             columns[f"videos/{name}/chunk_index"] = chunk

@@ -139,6 +139,7 @@ def decode_frames(
     with _open(path) as container:
         stream = _video_stream(container, path)
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"err_detect": "explode"}  # no concealed damage
         first = True
         try:
             if start_s > 0 and np.isfinite(start_s):

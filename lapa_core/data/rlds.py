@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read RLDS data sets written by TensorFlow Datasets, BridgeData V2 first of all, without TensorFlow.
+
+This is one of the two places where Euler angles exist: actions and states come out with rotation
+vectors. BridgeData turns about fixed axes x, y, z in this order. Its state's orientation is counted
+from its own gripper-down pose, and stays so. Imports numpy, scipy and Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from lapa_core.data.episode import Episode
+from lapa_core.data.lerobot_format import read_json
+from lapa_core.data.tfrecord import Feature, RecordPlace, index_records, parse_example
+from lapa_core.errors import DataError
+from lapa_core.image import preprocess
+
+RATES_HZ = {"bridge_dataset": 5.0}
+"""Control rates that the files themselves do not state, by data set name."""
+
+_IMAGE_PREFIX = "steps/observation/"
+_ACTION = "steps/action"
+_STATE = "steps/observation/state"
+_TEXT = "steps/language_instruction"
+_SHARD = re.compile(r"-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5})-of-(?P<total>\d{5})$")
+
+
+class RldsSource:
+    """Episodes of one split of an RLDS data set seen by one of its cameras.
+
+    Args:
+        path: folder with `features.json`, `dataset_info.json` and the shards.
+        camera: observation key such as `image_0`; None takes the first.
+        split: which split to read.
+        fps: steps per second; None looks the data set's name up in `RATES_HZ`.
+
+    Raises:
+        DataError: metadata or a shard is missing, damaged, or of a shape that is not read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        camera: str | None = None,
+        split: str = "train",
+        fps: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        info = read_json(self.path / "dataset_info.json")
+        self.name = str(info.get("name", ""))
+        rate = fps if fps is not None else RATES_HZ.get(self.name)
+        if rate is None or not rate > 0:
+            raise DataError(
+                f"{self.path}: the files do not say how many steps a second {self.name!r} has, and "
+                f"fps is {fps}; give a positive fps (known without it: {RATES_HZ})"
+            )
+        self.fps = float(rate)
+        self._columns = _step_features(self.path / "features.json")
+        self.cameras = sorted(n for n, f in self._columns.items() if "image" in f)
+        self.camera = self._choose(camera)
+        self._check_columns()
+        self._records = self._index(info, split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def episode(self, index: int, image_px: int | None = None) -> Episode:
+        """Read one episode; with `image_px` its frames went through `preprocess`.
+
+        Raises:
+            DataError: the record is damaged, its lengths disagree, or the camera was not there.
+        """
+        if not 0 <= index < len(self._records):
+            raise DataError(f"episode {index} does not exist; {self.path} has {len(self)} episodes")
+        place = self._records[index]
+        features = parse_example(place.read())
+        source = f"{place.path} record at byte {place.offset}"
+        frames = self.frames(features, self.camera, source, image_px)
+        texts = features.get(_TEXT) or [b""]
+        return Episode(
+            frames=frames,
+            instruction=bytes(texts[0]).decode("utf-8").strip(),
+            fps=self.fps,
+            actions=_rows(features, _ACTION, len(frames), source, self._columns),
+            states=_rows(features, _STATE, len(frames), source, self._columns),
+            source=source,
+        )
+
+    def views(self, index: int, image_px: int | None = None) -> dict[str, NDArray[np.uint8]]:
+        """Return the frames of every camera of one episode, (T, H, W, 3) each."""
+        place = self._records[index]
+        features = parse_example(place.read())
+        source = f"{place.path} record at byte {place.offset}"
+        return {name: self.frames(features, name, source, image_px) for name in self.cameras}
+
+    def frames(
+        self, features: dict[str, Feature], camera: str, source: str, image_px: int | None
+    ) -> NDArray[np.uint8]:
+        """Decode the frames of one camera of a parsed record."""
+        encoded = features.get(_IMAGE_PREFIX + camera)
+        if not isinstance(encoded, list) or not encoded:
+            raise DataError(f"{source} has no frames of {camera}; choose one of {self.cameras}")
+        frames = []
+        for number, data in enumerate(encoded):
+            try:
+                image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            except OSError as error:
+                raise DataError(f"{source}: frame {number} cannot be decoded ({error})") from error
+            if image.min() == image.max():
+                # BridgeData pads cameras that a scene did not have with black pictures.
+                raise DataError(
+                    f"{source}: frame {number} of {camera} is one colour: there was no such camera; "
+                    f"choose another of {self.cameras} or leave the episode out"
+                )
+            frames.append(image if image_px is None else preprocess(image, image_px))
+        return np.stack(frames)
+
+    def _choose(self, camera: str | None) -> str:
+        if not self.cameras:
+            raise DataError(f"{self.path / 'features.json'} names no camera; one is needed")
+        if camera is None:
+            return self.cameras[0]
+        if camera not in self.cameras:
+            raise DataError(f"camera {camera!r} is unknown; {self.path} has {self.cameras}")
+        return camera
+
+    def _check_columns(self) -> None:
+        for name in ("action", "state"):
+            feature = self._columns.get(name)
+            shape = feature and feature.get("tensor", {}).get("shape", {}).get("dimensions")
+            if feature is not None and shape != ["7"]:
+                raise DataError(
+                    f"{self.path}: {name} has shape {shape}; only seven numbers (x, y, z, roll, "
+                    "pitch, yaw, gripper) are read: add a conversion to lapa_core/data/rlds.py"
+                )
+
+    def _index(self, info: dict[str, Any], split: str) -> list[RecordPlace]:
+        splits = {str(entry.get("name")): entry for entry in info.get("splits", [])}
+        if split not in splits:
+            raise DataError(f"split {split!r} is unknown; {self.path} has {sorted(splits)}")
+        lengths = [int(length) for length in splits[split].get("shardLengths", [])]
+        shards = {}
+        for path in self.path.iterdir():
+            match = _SHARD.search(path.name)
+            if match and match["split"] == split and int(match["total"]) == len(lengths):
+                shards[int(match["number"])] = path
+        missing = sorted(set(range(len(lengths))) - set(shards))
+        if missing:
+            raise DataError(
+                f"{self.path}: shards {missing[:8]} of {len(lengths)} of split {split!r} are missing; "
+                "copy them again"
+            )
+        records = []
+        for number, length in enumerate(lengths):
+            places = index_records(shards[number])
+            if len(places) != length:
+                raise DataError(
+                    f"{shards[number]} holds {len(places)} records, dataset_info.json says {length}; "
+                    "the file is cut short or of another version: copy it again"
+                )
+            records += places
+        return records
+
+
+def euler_to_rotation_vector(euler_rad: NDArray) -> NDArray[np.float64]:
+    """Convert (T, 3) roll, pitch, yaw about fixed axes [rad] to rotation vectors [rad]."""
+    return Rotation.from_euler("xyz", euler_rad).as_rotvec()
+
+
+def _rows(
+    features: dict[str, Feature],
+    name: str,
+    num_frames: int,
+    source: str,
+    columns: dict[str, dict[str, Any]],
+) -> NDArray[np.float32] | None:
+    """Return (T, 7) of action or state with a rotation vector, or None when the set has none."""
+    if name.rsplit("/", 1)[-1] not in columns:
+        return None
+    flat = features.get(name)
+    if not isinstance(flat, np.ndarray) or flat.size != 7 * num_frames:
+        found = "nothing" if not isinstance(flat, np.ndarray) else f"{flat.size} numbers"
+        raise DataError(f"{source}: {name} holds {found}; {num_frames} rows of 7 are needed")
+    rows = flat.reshape(num_frames, 7).astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise DataError(f"{source}: {name} is not finite; leave the episode out")
+    if name == _ACTION and not ((rows[:, 6] >= 0) & (rows[:, 6] <= 1)).all():
+        raise DataError(
+            f"{source}: the gripper action runs from {rows[:, 6].min():g} to {rows[:, 6].max():g}; an "
+            "absolute opening from 0 (closed) to 1 (open) is needed"
+        )
+    rows[:, 3:6] = euler_to_rotation_vector(rows[:, 3:6])
+    return rows.astype(np.float32)
+
+
+def _step_features(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the description of each step feature by its last name."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def walk(node: dict[str, Any], name: str) -> None:
+        if "featuresDict" in node:
+            for child, content in node["featuresDict"]["features"].items():
+                walk(content, child)
+        elif "sequence" in node:
+            walk(node["sequence"]["feature"], name)
+        else:
+            found[name] = node
+
+    document = read_json(path)
+    try:
+        walk(document["featuresDict"]["features"]["steps"], "steps")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} describes no steps ({error!r}); an RLDS data set is needed"
+        ) from error
+    return found
