@@ -49,7 +49,7 @@ class Appearance:
     """Front camera in `base_link` [m]."""
     camera_target_m: Vec3 = (0.290, 0.0, 0.0)
     """Point in `base_link` that the front camera looks at [m]."""
-    camera_fovy_deg: float = 29.0
+    camera_fovy_deg: float = 30.0
     """Vertical opening angle of the front camera [deg]."""
 
 
@@ -67,7 +67,7 @@ DOMAINS: dict[str, Appearance] = {
         lamp_position_m=(0.15, 0.75, 0.9),
         camera_position_m=(0.66, 0.10, 0.62),
         camera_target_m=(0.293, 0.002, 0.0),
-        camera_fovy_deg=30.5,
+        camera_fovy_deg=31.5,
     ),
 }
 """`default` is the robot's own camera; `shifted` has another camera pose, light, board and arm colour."""

@@ -62,7 +62,8 @@ def _visual(parent: Element, kind: str, rgb: Rgb, mass: float = 0.05, **attribut
 def _add_link_shape(body: Element, index: int, end_m: np.ndarray, look: Appearance) -> None:
     """Draw one link from its joint at the body's origin to the next joint, with the motor at the joint."""
     if index in (1, 2, 4):  # pitch joints: the motor lies across the arm
-        _visual(body, "capsule", look.joint_rgb, fromto=numbers(0, -0.018, 0, 0, 0.018, 0), size=numbers(0.014 if index == 4 else 0.018))
+        half, radius = (0.012, 0.013) if index == 4 else (0.020, 0.018)  # a slim wrist hides fewer blocks
+        _visual(body, "capsule", look.joint_rgb, fromto=numbers(0, -half, 0, 0, half, 0), size=numbers(radius))
     if index == 1:  # the upper arm goes up, then forward to the elbow, as the real bracket does
         corner = (0.0, 0.0, float(end_m[2]))
         _visual(body, "capsule", look.link_rgb, fromto=numbers(0, 0, 0, *corner), size=numbers(_LINK_RADIUS_M + 0.003))

@@ -37,6 +37,7 @@ def build_mjcf(arm: ArmModel, look: Appearance) -> str:
     # No shadows and no multisampling by default: they cost ten times at 64 px on a software renderer.
     SubElement(visual, "quality", shadowsize="0", offsamples="0")
     SubElement(visual, "global", offwidth=str(MAX_IMAGE_PX), offheight=str(MAX_IMAGE_PX))
+    SubElement(visual, "map", shadowclip="0.5")  # half-width of the lamp's shadow map [m]: the arm and the board
     ambient, diffuse = (numbers(*[value] * 3) for value in (look.ambient, look.diffuse))
     SubElement(visual, "headlight", ambient=ambient, diffuse="0 0 0", specular="0 0 0")
     worldbody = SubElement(root, "worldbody")
