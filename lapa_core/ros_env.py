@@ -62,6 +62,25 @@ def workspace_environment(
     return result
 
 
+def enter_workspace(install: Path = WORKSPACE_INSTALL) -> None:
+    """Start this process again inside the workspace's environment; return at once if it is there already.
+
+    For commands that import `lapa_ros` or `lapa_msgs` themselves: the libraries of a message package are only
+    found through variables that are set before the interpreter starts.
+
+    Raises:
+        SetupError: as `workspace_environment` does.
+    """
+    environ = workspace_environment(install)
+    if _is_sourced(os.environ):
+        return
+    if not _is_sourced(environ):
+        raise SetupError(f"{install} does not hold lapa_ros; run `make setup`, which builds it")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, sys.orig_argv, environ)
+
+
 def _is_sourced(environ: Mapping[str, str]) -> bool:
     prefixes = environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     return any(prefix and (Path(prefix) / "share" / "lapa_ros").is_dir() for prefix in prefixes)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from lapa_core.errors import SetupError
 from lapa_core.ros_env import (
     WHEELS_MARK,
+    enter_workspace,
     free_domain_id,
     isolated,
     workspace_environment,
@@ -91,6 +94,32 @@ def test_no_ros_at_all(install, monkeypatch):
     monkeypatch.delitem(sys.modules, "rclpy", raising=False)
     with pytest.raises(SetupError, match=r"rclpy cannot be imported.*make setup"):
         workspace_environment(install, {})
+
+
+def test_a_command_starts_again_inside_the_workspace_once(install, tmp_path):
+    (install / "nodes" / "share" / "lapa_ros").mkdir()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, sys\n"
+        "from lapa_core.ros_env import enter_workspace\n"
+        "print('started', flush=True)\n"
+        f"enter_workspace(pathlib.Path({str(install)!r}))\n"
+        "print(sys.argv[1], *os.environ['LD_LIBRARY_PATH'].split(os.pathsep))\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "AMENT_PREFIX_PATH"}
+    environ["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "ros"), *filter(None, sys.path)])
+    command = [sys.executable, str(program), "argument"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    *starts, last = result.stdout.splitlines()
+    assert starts == ["started", "started"]
+    # In any order: the ROS 2 wheels add their own at start-up.
+    assert {"argument", str(install / "messages" / "lib")} <= set(last.split())
+
+
+def test_a_workspace_without_the_nodes_cannot_be_entered(install, monkeypatch):
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    with pytest.raises(SetupError, match="does not hold lapa_ros"):
+        enter_workspace(install)
 
 
 def test_a_domain_with_a_participant_is_not_free(monkeypatch):
