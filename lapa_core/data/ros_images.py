@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures in decoded `sensor_msgs/Image` and `CompressedImage` messages as RGB, without ROS."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lapa_core.errors import DataError
+
+_CHANNELS_TO_RGB = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
+
+
+def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
+    """Return (H, W, 3) RGB uint8.
+
+    Args:
+        message: decoded message; one with a `format` is compressed, one with an `encoding` raw.
+        label: what to name in errors.
+
+    Raises:
+        DataError: an encoding other than 8-bit RGB or BGR (with or without alpha), or damaged bytes.
+    """
+    if hasattr(message, "format"):
+        try:
+            return np.asarray(Image.open(io.BytesIO(bytes(message.data))).convert("RGB"))
+        except OSError as error:
+            raise DataError(
+                f"{label}: a picture of format {message.format!r} cannot be decoded ({error}); "
+                "record jpeg or png"
+            ) from error
+    order = _CHANNELS_TO_RGB.get(message.encoding)
+    if order is None:
+        raise DataError(
+            f"{label}: encoding {message.encoding!r} is not read; allowed are {sorted(_CHANNELS_TO_RGB)}"
+        )
+    channels = len(message.encoding) - 1
+    data = np.frombuffer(bytes(message.data), dtype=np.uint8)
+    width, height, step = message.width, message.height, message.step
+    if not width or not height or step < width * channels or data.size != step * height:
+        raise DataError(
+            f"{label}: {data.size} bytes do not make {height} rows of {step} bytes with {width} "
+            f"{message.encoding} pixels; the driver's message is wrong"
+        )
+    rows = data.reshape(height, step)[:, : width * channels]
+    return np.ascontiguousarray(rows.reshape(height, width, channels)[..., list(order)])
