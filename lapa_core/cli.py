@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lapa_core import __version__
 from lapa_core.errors import LapaError
+from lapa_core.ros_env import enter_workspace
 
 
 class Verb(NamedTuple):
@@ -126,6 +127,8 @@ def run(verb: Verb, arguments: list[str]) -> None:
     import tyro
 
     module_name, config_name = verb.config.split(":")
+    if module_name.startswith("lapa_ros."):
+        enter_workspace()
     module = importlib.import_module(module_name)
     program = f"lapa {verb.words}"
     presets = getattr(module, "PRESETS", None)
