@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where joint targets go and measured joints come from. A backend decides nothing. No ROS imports here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import RobotContract
+
+Array = NDArray[np.float64]
+GRIPPER = "gripper"
+"""Name of the gripper's entry in joint states and joint commands; its position is the gap of the fingers [m]."""
+
+
+class Measurement(NamedTuple):
+    """The arm as it was measured."""
+
+    joints_rad: Array
+    """(6,) joint positions [rad]."""
+    gripper: float
+    """Opening [1]: 0 closed, 1 open."""
+    stamp_s: float
+    """When [s]."""
+
+
+class Backend(Protocol):
+    """What an arm node needs of an arm. All calls come from one thread."""
+
+    def send(self, joints_rad: Array, gripper: float) -> None:
+        """Command (6,) joint positions [rad] and a gripper opening [1]."""
+
+    def measured(self) -> Measurement | None:
+        """Return the newest measurement, or None before the first."""
+
+
+class DryRunBackend:
+    """An arm that is always where it was sent. For trying the graph without an arm and without a simulator."""
+
+    def __init__(self, contract: RobotContract, clock: Callable[[], float]):
+        self._clock = clock
+        self._joints_rad = np.array(contract.ready_joints_rad)
+        self._gripper = contract.ready_gripper
+
+    def send(self, joints_rad: Array, gripper: float) -> None:
+        """Be there."""
+        self._joints_rad, self._gripper = joints_rad.copy(), gripper
+
+    def measured(self) -> Measurement:
+        """Return where it was sent, now."""
+        return Measurement(self._joints_rad.copy(), self._gripper, self._clock())
+
+
+class TopicBackend:
+    """An arm behind topics: `receive` is fed the joint states, `publish` sends the joint commands."""
+
+    def __init__(self, contract: RobotContract, publish: Callable[[list[str], list[float]], None]):
+        self._model = contract.arm
+        self._publish = publish
+        self._names = [*contract.arm.joint_names, GRIPPER]
+        self._newest: Measurement | None = None
+
+    def send(self, joints_rad: Array, gripper: float) -> None:
+        """Publish the six joints [rad] and the finger gap [m] by name."""
+        closed_m, open_m = self._model.finger_gap_m
+        self._publish(self._names, [*joints_rad.tolist(), closed_m + gripper * (open_m - closed_m)])
+
+    def measured(self) -> Measurement | None:
+        """Return the newest joint states that were received."""
+        return self._newest
+
+    def receive(self, names: list[str], positions: list[float], stamp_s: float) -> None:
+        """Take joint states, found by name, never by position.
+
+        Raises:
+            ActionError: a joint is missing or a position is not finite; the newest measurement stays.
+        """
+        by_name = dict(zip(names, positions))
+        missing = [name for name in self._names if name not in by_name]
+        if missing:
+            raise ActionError(f"joint states lack {missing}; they have {names}")
+        values = np.array([by_name[name] for name in self._names])
+        if not np.isfinite(values).all():
+            raise ActionError(f"joint states are not finite: {values.tolist()}")
+        closed_m, open_m = self._model.finger_gap_m
+        gripper = float(np.clip((values[6] - closed_m) / (open_m - closed_m), 0.0, 1.0))
+        self._newest = Measurement(values[:6], gripper, stamp_s)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`arm`: end-effector deltas in, joint commands out. A shell around `ArmLogic`, which decides everything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import load_contract
+from lapa_core.robot.kinematics import forward_kinematics
+from lapa_ros import qos
+from lapa_ros.arm_backends import Backend, DryRunBackend, TopicBackend
+from lapa_ros.arm_gate import CommandGate
+from lapa_ros.arm_logic import ArmLogic, Mode
+from lapa_ros.clock import to_seconds
+from lapa_ros.deltas import FRAME, to_command
+from lapa_ros.diagnostics import ERROR, OK, WARN, Health
+from lapa_ros.geometry import to_pose
+from lapa_ros.lifecycle import ManagedNode, run
+
+
+class ArmNode(ManagedNode):
+    """Subscribes delta (and joint_states), publishes joint_commands (or joint_states) and arm_state."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("arm", **kwargs)
+        self._logic: ArmLogic | None = None
+        self._entities: list[tuple[Callable[..., object], object]] = []
+
+    def setup(self) -> None:
+        """Load the contract and make the backend, the topics and the services."""
+        self._contract = load_contract(self.params.contract)
+        self._state_publisher = self.create_lifecycle_publisher(ArmState, "arm_state", qos.STATE)
+        self._entities.append((self.destroy_lifecycle_publisher, self._state_publisher))
+        gate = CommandGate(self._contract, self.params.source, self.params.max_command_age_s)
+        self._logic = ArmLogic(self._contract, self._make_backend(), gate, self._say, self.params.move_speed_rad_s)
+        self._said_joint_states = False
+        services = {"stop": self._stop, "clear": self._clear, "hold": self._hold, "ready": self._ready, "park": self._park}
+        for name, handler in services.items():
+            service = self.create_service(Trigger, f"~/{name}", handler)
+            self._entities.append((self.destroy_service, service))
+        self.get_logger().info(
+            f"{self.params.backend} arm {self._contract.robot_model}, contract {self._contract.name} "
+            f"{self._contract.hash[:12]}, obeys {self.params.source!r}"
+        )
+
+    def start(self) -> None:
+        """Begin to listen and to send."""
+        self._delta_subscription = self.create_subscription(DeltaMsg, "delta", self._on_delta, qos.DELTA)
+        self._tick_timer = self.create_timer(1.0 / self._contract.command_rate_hz, self._tick)
+        self._state_timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
+
+    def stop(self) -> None:
+        """Stop listening first; then hold, and say so."""
+        self.destroy_subscription(self._delta_subscription)
+        self.destroy_timer(self._tick_timer)
+        self.destroy_timer(self._state_timer)
+        self._logic.halt("the arm node is deactivated")
+        self._logic.tick(self.now_s())
+        self._publish_state()
+
+    def before_shutdown(self) -> None:
+        """Start to park where that is wanted; the node goes on spinning until `may_shut_down`."""
+        if self.params.park_on_shutdown and self._logic is not None:
+            try:
+                self._logic.park(self.now_s())
+            except ActionError as error:
+                self.get_logger().error(f"not parked: {error}")
+
+    def may_shut_down(self) -> bool:
+        """Return whether no park is under way."""
+        return self._logic is None or self._logic.mode is not Mode.PARKING
+
+    def teardown(self) -> None:
+        """Give everything back."""
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+        self._logic = None
+
+    def health(self) -> Health:
+        """Holding is worth a warning, missing joint states an error."""
+        logic = self._logic
+        level = {Mode.TRACKING: OK, Mode.PARKED: OK, Mode.WAITING: ERROR}.get(logic.mode, WARN)
+        values = {"mode": logic.mode.name, "applied": logic.applied, "refused": logic.refused,
+                  "last refusal": logic.last_refusal, "latency [s]": logic.latency_s}  # fmt: skip
+        return Health(level if self.active else OK, logic.reason if self.active else "inactive", values)
+
+    def _make_backend(self) -> Backend:
+        if self.params.backend == "dry_run":
+            self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_states", qos.JOINT_STATES)
+            self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
+            return DryRunBackend(self._contract, self.now_s)
+        self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_commands", qos.JOINT_COMMANDS)
+        self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
+        self._backend = TopicBackend(self._contract, self._publish_joints)
+        subscription = self.create_subscription(JointState, "joint_states", self._on_joint_states, qos.JOINT_STATES)
+        self._entities.append((self.destroy_subscription, subscription))
+        return self._backend
+
+    def _publish_joints(self, names: list[str], positions: list[float]) -> None:
+        message = JointState(name=names, position=positions)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._joint_publisher.publish(message)
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            self._backend.receive(message.name, message.position, to_seconds(message.header.stamp))
+        except ActionError as error:
+            if not self._said_joint_states:
+                self._said_joint_states = True
+                self.get_logger().error(f"joint states are ignored: {error}")
+
+    def _on_delta(self, message: DeltaMsg) -> None:
+        self._logic.command(to_command(message), self.now_s())
+
+    def _tick(self) -> None:
+        mode = self._logic.mode
+        self._logic.tick(self.now_s())
+        if self.params.backend == "dry_run":
+            measured = self._logic.measured()
+            names = list(self._contract.arm.joint_names)
+            self._publish_joints(names, measured.joints_rad.tolist())
+        if self._logic.mode is not mode:
+            self._publish_state()
+
+    def _publish_state(self) -> None:
+        logic, measured = self._logic, self._logic.measured()
+        state = ArmState(mode=int(logic.mode), reason=logic.reason, joint_names=list(self._contract.arm.joint_names))
+        state.header.stamp = self.get_clock().now().to_msg()
+        state.header.frame_id = FRAME
+        state.commanded_pose = to_pose(logic.controller.target_44)
+        state.commanded_gripper = logic.controller.gripper
+        if logic.sent_rad is not None:
+            state.commanded_joints = logic.sent_rad.tolist()
+        if measured is not None:
+            state.measured_pose = to_pose(forward_kinematics(self._contract.arm, measured.joints_rad))
+            state.measured_joints = measured.joints_rad.tolist()
+            state.measured_gripper = measured.gripper
+        if logic.last is not None:
+            state.last_applied_source, state.last_applied_sequence = logic.last.source, logic.last.sequence
+        state.last_latency_s = logic.latency_s
+        state.applied, state.refused, state.last_refusal = logic.applied, logic.refused, logic.last_refusal
+        state.contract_hash = self._contract.hash
+        self._state_publisher.publish(state)
+
+    def _say(self, level: str, text: str) -> None:
+        logger = self.get_logger()
+        logger.warning(text) if level == "warn" else logger.info(text)
+
+    def _stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, self._logic.stop)
+
+    def _clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, self._logic.clear)
+
+    def _hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, self._logic.hold)
+
+    def _ready(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, lambda: self._logic.move_to_ready(self.now_s()))
+
+    def _park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, lambda: self._logic.park(self.now_s()))
+
+    def _answer(self, response: Trigger.Response, act: Callable[[], str]) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "the arm node is not active"
+            return response
+        try:
+            response.success, response.message = True, act()
+        except ActionError as error:
+            response.success, response.message = False, str(error)
+        self._publish_state()
+        return response
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(ArmNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted demonstrator's session: reset, start recording, act until done, save. Runs in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from lapa_msgs.msg import TaskState
+
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.errors import LapaError
+from lapa_core.sim.expert import expert_action
+from lapa_core.sim.tasks import parse_instruction
+from lapa_ros.clock import to_seconds
+from lapa_ros.geometry import from_pose
+from lapa_ros.mailbox import Mailbox
+from lapa_ros.remote import GraphError
+from lapa_ros.scene import SceneControl
+
+Publish = Callable[[EndEffectorDelta, float], None]
+
+
+def seen_world(state: TaskState) -> Any:
+    """Return what the expert looks at, from a task state: the tool's and the blocks' positions [m]."""
+    blocks = {name: from_pose(pose)[:3, 3] for name, pose in zip(state.object_names, state.object_poses)}
+    return SimpleNamespace(
+        block_positions_m=blocks, tool_xy_m=from_pose(state.end_effector_pose)[:2, 3]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPlan:
+    """What to demonstrate."""
+
+    episodes: int
+    """Number of episodes."""
+    seed: int
+    """Seed of the first; the next ones count up."""
+    max_steps: int
+    """Commands after which an episode has failed."""
+    record: bool
+    """Whether to record."""
+    keep_failures: bool
+    """Whether failed episodes are saved too."""
+
+
+class Demonstrator:
+    """Drives whole episodes through the graph's services, acting as a person would: one command per control period.
+
+    Attributes:
+        num_done, num_failed: episodes so far.
+    """
+
+    def __init__(
+        self, plan: SessionPlan, scene: SceneControl, states: Mailbox[TaskState], publish: Publish,
+        log: Callable[[str], None],
+    ):  # fmt: skip
+        self._plan, self._scene, self._states = plan, scene, states
+        self._publish, self._log = publish, log
+        self.num_done = self.num_failed = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Demonstrate every episode of the plan.
+
+        Raises:
+            GraphError: another node failed, or `stop` was set.
+        """
+        for index in range(self._plan.episodes):
+            seed = self._plan.seed + index
+            start = self._scene.reset(seed, "", stop)
+            if self._plan.record:
+                facts = json.dumps({"seed": seed, "family": start.family, "domain": start.domain})
+                self._scene.start_recording(start.instruction, "scripted", facts)
+            try:
+                steps = self._act(start.episode, stop)
+            except LapaError:
+                if self._plan.record:
+                    self._scene.stop_recording(False, "interrupted")
+                raise
+            outcome = "success" if steps is not None else "timeout"
+            if self._plan.record:
+                self._scene.stop_recording(steps is not None or self._plan.keep_failures, outcome)
+            self.num_done += 1
+            self.num_failed += steps is None
+            self._log(
+                f"episode {index + 1}/{self._plan.episodes} seed {seed}: {start.instruction!r} {outcome} "
+                f"after {steps if steps is not None else self._plan.max_steps} steps"
+            )
+
+    def _act(self, episode: int, stop: threading.Event) -> int | None:
+        """Command until the task is done; return the number of commands, or None where they ran out."""
+        self._states.restart()
+        for step in range(self._plan.max_steps + 1):
+            state = self._next_state(episode, stop)
+            if state.success:
+                return step
+            if step == self._plan.max_steps:
+                break
+            action = expert_action(seen_world(state), parse_instruction(state.instruction))
+            self._publish(EndEffectorDelta.from_array(np.asarray(action)), to_seconds(state.header.stamp))
+        return None
+
+    def _next_state(self, episode: int, stop: threading.Event) -> TaskState:
+        letter = self._states.take(timeout_s=2.0)
+        if stop.is_set():
+            raise GraphError("stopped")
+        if letter is None:
+            raise GraphError("no task state for 2 s; is the simulator alive?")
+        if letter.content.episode != episode:
+            raise GraphError(f"the scene was reset by somebody else during episode {episode}")
+        return letter.content

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One `/diagnostics` entry per node, once a second (REP 107)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from lapa_ros import qos
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Health(NamedTuple):
+    """How a node is at this moment."""
+
+    level: bytes
+    """OK, WARN or ERROR of this module."""
+    message: str
+    """One sentence for people."""
+    values: dict[str, Any]
+    """Figures behind the sentence; shown as text."""
+
+
+class Diagnostics:
+    """Publishes what `report` says, once a second, for as long as the node lives."""
+
+    def __init__(self, node: Node, hardware_id: str, report: Callable[[], Health]):
+        self._node, self._hardware_id, self._report = node, hardware_id, report
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._timer = node.create_timer(1.0, self._publish)
+
+    def close(self) -> None:
+        """Stop publishing and give the ROS entities back."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _publish(self) -> None:
+        health = self._report()
+        status = DiagnosticStatus(
+            level=health.level,
+            name=self._node.get_fully_qualified_name().lstrip("/"),
+            message=health.message,
+            hardware_id=self._hardware_id,
+            values=[KeyValue(key=key, value=str(value)) for key, value in health.values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)

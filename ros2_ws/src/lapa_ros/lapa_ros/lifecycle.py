@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of all nodes: four hooks, honest transitions, start by itself, clean end.
+
+rclpy swallows exceptions in transition callbacks; here each is logged with its traceback and fails the
+transition. `ros2 launch` and `lapa up` start nodes the same way: the parameter `autostart` makes a node configure
+and activate itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from lapa_core.errors import LapaError
+from lapa_ros import params as params_module
+from lapa_ros.diagnostics import OK, Diagnostics, Health
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with parameters and diagnostics; subclasses fill the hooks below.
+
+    Attributes:
+        params: the node's parameters, a frozen dataclass of `lapa_ros.params`.
+        finished: set when the node wants its process to end; `exit_code` says how.
+    """
+
+    def __init__(self, name: str, **kwargs: Any):
+        super().__init__(name, **kwargs)
+        self.params: Any = params_module.declare(self, params_module.PARAMETERS[name])
+        self.finished = threading.Event()
+        self.exit_code = 0
+        self.active = False
+        self._diagnostics: Diagnostics | None = None
+
+    def setup(self) -> None:
+        """Configure: load, check, create entities. Raise to fail; `teardown` is called then."""
+
+    def start(self) -> None:
+        """Activate: begin to act."""
+
+    def stop(self) -> None:
+        """Deactivate: end the loop first, then send the safe action."""
+
+    def teardown(self) -> None:
+        """Clean up or shut down: give back what `setup` made; must bear a partial set-up."""
+
+    def before_shutdown(self) -> None:
+        """Start what has to be finished before the process ends, such as parking."""
+
+    def may_shut_down(self) -> bool:
+        """Return whether it is finished; the node spins until then, for a limited time."""
+        return True
+
+    def health(self) -> Health:
+        """Return what the diagnostics say."""
+        return Health(OK, "active" if self.active else "inactive", {})
+
+    def now_s(self) -> float:
+        """Return the node clock [s]."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def end(self, exit_code: int) -> None:
+        """Ask the process to end."""
+        self.exit_code = exit_code
+        self.finished.set()
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Run `setup`, and `teardown` when it fails."""
+        result = self._guard("configure", self.setup)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self._guard("clean up after configure", self.teardown)
+            return result
+        self._diagnostics = Diagnostics(self, self.params.contract, self.health)
+        return super().on_configure(state)
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Enable the publishers, then run `start`."""
+        super().on_activate(state)
+        result = self._guard("activate", self.start)
+        self.active = result is TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Run `stop` while the publishers still work, then disable them."""
+        self.active = False
+        result = self._guard("deactivate", self.stop)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Run `teardown`."""
+        self._close_diagnostics()
+        return self._guard("clean up", self.teardown)
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Run `stop` when active, then `teardown`."""
+        result = TransitionCallbackReturn.SUCCESS
+        if self.active:
+            result = self.on_deactivate(state)
+        self._close_diagnostics()
+        torn_down = self._guard("shut down", self.teardown)
+        return result if result is not TransitionCallbackReturn.SUCCESS else torn_down
+
+    def _close_diagnostics(self) -> None:
+        if self._diagnostics is not None:
+            self._diagnostics.close()
+            self._diagnostics = None
+
+    def _guard(self, what: str, hook: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            hook()
+        except LapaError as error:  # the user's to mend: the message is enough
+            self.get_logger().error(f"cannot {what}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:  # the boundary to rclpy, which would drop it
+            self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+
+def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> int:
+    """Run one node until a signal, until it wants to end, or until it cannot start; return the exit code.
+
+    SIGINT and SIGTERM shut the node down through its lifecycle, so that an arm holds and files are closed.
+    """
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    executor = SingleThreadedExecutor()
+    try:
+        node = make_node()
+    except Exception as error:  # a parameter out of bounds, above all: one line instead of a traceback
+        rclpy.logging.get_logger("lapa").error(f"cannot start: {type(error).__name__}: {error}")
+        rclpy.try_shutdown()
+        return 2
+    executor.add_node(node)
+    try:
+        if node.params.autostart and not _autostart(node):
+            return 1
+        while not interrupted.is_set() and not node.finished.is_set():
+            executor.spin_once(timeout_sec=0.1)
+        _wind_down(node, executor)
+    except ExternalShutdownException:
+        pass
+    finally:
+        node.trigger_shutdown()
+        executor.remove_node(node)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return node.exit_code
+
+
+def _wind_down(node: ManagedNode, executor: SingleThreadedExecutor, limit_s: float = 10.0) -> None:
+    """Spin until the node may shut down. Further signals are ignored: an arm that parks is not to be interrupted."""
+    if not node.active:
+        return
+    node.before_shutdown()
+    end_s = time.monotonic() + limit_s
+    while not node.may_shut_down() and time.monotonic() < end_s:
+        executor.spin_once(timeout_sec=0.05)
+
+
+def _autostart(node: ManagedNode) -> bool:
+    success = TransitionCallbackReturn.SUCCESS
+    return node.trigger_configure() is success and node.trigger_activate() is success

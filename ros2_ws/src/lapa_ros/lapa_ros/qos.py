@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quality-of-service profiles of the graph, each with its reason. Nodes use these names and no numbers."""
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+CAMERA_DRIVER = _profile(reliable=True, depth=5)
+"""What our camera publishes: reliable, as REP 2003 asks of drivers, so that any subscriber matches."""
+
+CAMERA = _profile(reliable=False, depth=1)
+"""What a policy subscribes with: the newest frame or none. Best effort matches every driver; a reliable
+subscriber would silently never match a best-effort camera."""
+
+RECORDED_CAMERA = _profile(reliable=False, depth=30)
+"""What the recorder subscribes to cameras with: matches every driver, and rides out a second of disk."""
+
+RECORDED = _profile(reliable=True, depth=200)
+"""What the recorder subscribes to everything else with: nothing is to be lost."""
+
+JOINT_STATES = _profile(reliable=True, depth=10)
+"""As the Interbotix driver publishes; reliable subscribers need a reliable publisher."""
+
+JOINT_COMMANDS = _profile(reliable=True, depth=1)
+"""A stream of absolute targets: only the newest one matters."""
+
+DELTA = _profile(reliable=True, depth=10)
+"""Each delta applies once and counts, so none may be lost on the way; old ones are refused by their stamp."""
+
+STATE = _profile(reliable=True, depth=1, latched=True)
+"""Arm, recorder and task states: a late subscriber gets the newest at once."""
+
+INSTRUCTION = STATE
+"""An instruction stays valid until the next: a policy that starts later still gets it."""
+
+EVENTS = _profile(reliable=True, depth=100)
+"""Notes for the recording, rare and small."""
+
+DIAGNOSTICS = _profile(reliable=True, depth=10)
+"""As the ROS diagnostics tools expect (REP 107)."""

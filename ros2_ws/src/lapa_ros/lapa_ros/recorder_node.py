@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`recorder`: one MCAP file per episode, raw messages, nothing resampled. A shell around `RecordingSession`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from lapa_msgs.msg import RecorderState
+from lapa_msgs.srv import StartEpisode, StopEpisode
+from rclpy.task import Future
+
+from lapa_core.data.mcap_episode import recover
+from lapa_core.errors import ContractError, DataError
+from lapa_core.robot.contract import load_contract
+from lapa_ros import qos
+from lapa_ros.clock import to_stamp
+from lapa_ros.diagnostics import ERROR, OK, WARN, Health
+from lapa_ros.episode_file import Stream
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.recording import RecordingSession
+from lapa_ros.schema import message_class, schema_text
+
+
+class RecorderNode(ManagedNode):
+    """Subscribes what the parameter `topics` names; serves ~/start and ~/stop; publishes recorder_state."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("recorder", **kwargs)
+        self._session: RecordingSession | None = None
+        self._closing = False
+        self._entities: list[tuple[Callable[..., object], object]] = []
+
+    def setup(self) -> None:
+        """Make the folder, rescue what a crash left there, and subscribe."""
+        contract = load_contract(self.params.contract)
+        streams = [self._stream(line) for line in self.params.topics]
+        self._session = RecordingSession(
+            Path(self.params.folder), streams, contract,
+            queue_size=self.params.queue_size, flush_period_s=self.params.flush_period_s,
+        )  # fmt: skip
+        for sentence in self._session.recover(recover):
+            self.get_logger().warning(sentence)
+        for index, stream in enumerate(streams):
+            profile = qos.RECORDED_CAMERA if stream.type_name.endswith("Image") else qos.RECORDED
+            callback = partial(self._on_message, index)
+            kind = message_class(stream.type_name)
+            subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)
+            self._entities.append((self.destroy_subscription, subscription))
+        self._publisher = self.create_lifecycle_publisher(RecorderState, "recorder_state", qos.STATE)
+        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
+        for kind, name, handler in (
+            (StartEpisode, "~/start", self._start_episode),
+            (StopEpisode, "~/stop", self._stop_episode),
+        ):
+            self._entities.append((self.destroy_service, self.create_service(kind, name, handler)))
+        self.get_logger().info(f"{self._session.num_in_folder()} episodes in {self._session.folder.resolve()}")
+
+    def start(self) -> None:
+        """Begin to report; recording starts with ~/start."""
+        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
+
+    def stop(self) -> None:
+        """Save the open episode, marked as interrupted."""
+        self.destroy_timer(self._timer)
+        if self._session.file is not None:
+            path = self._session.stop(save=True, outcome="interrupted", now_s=self.now_s())()
+            self.get_logger().warning(f"{path.name}: the recorder was stopped during the episode")
+        self._publish_state()
+
+    def teardown(self) -> None:
+        """Give everything back."""
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+        self._session = None
+
+    def health(self) -> Health:
+        """Drops are worth a warning, a failing disk an error."""
+        session = self._session
+        file = session.file
+        dropped = sum(file.num_dropped) if file else 0
+        values = {"saved": session.num_saved, "discarded": session.num_discarded, "dropped": dropped}
+        if file is not None and file.failure:
+            return Health(ERROR, file.failure, values)
+        text = f"recording {session.episode_id}" if file else "idle"
+        return Health(WARN, f"{dropped} messages dropped", values) if dropped else Health(OK, text, values)
+
+    def _stream(self, line: str) -> Stream:
+        words = line.split()
+        if len(words) != 2 or words[1].count("/") != 2:
+            raise ContractError(f"parameter topics has {line!r}; allowed is `topic package/msg/Type`")
+        return Stream(topic=self.resolve_topic_name(words[0]), type_name=words[1], schema=schema_text(words[1]))
+
+    def _on_message(self, index: int, data: bytes) -> None:
+        self._session.write(index, data, self.get_clock().now().nanoseconds)
+
+    def _start_episode(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
+        try:
+            if not self.active or self._closing:
+                raise DataError("the recorder is closing an episode" if self._closing else "the recorder is not active")
+            response.episode_id = self._session.start(
+                request.instruction, request.operator_name, request.metadata_json, self.now_s()
+            )
+            response.ok = True
+        except DataError as error:
+            self._session.message = response.message = str(error)
+            self.get_logger().error(f"not recording: {error}")
+        self._publish_state()
+        return response
+
+    async def _stop_episode(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
+        """Finish the file in a thread: a slow disk must not stall the node."""
+        try:
+            finish = self._session.stop(request.save, request.outcome, self.now_s())
+            self._closing = True
+            self._publish_state()
+            path = await self._in_thread(finish)
+            response.ok, response.path = True, str(path.resolve()) if path else ""
+        except DataError as error:
+            self._session.message = response.message = str(error)
+            self.get_logger().error(str(error))
+        self._closing = False
+        self._publish_state()
+        return response
+
+    def _in_thread(self, work: Callable[[], Path | None]) -> Future:
+        future = Future(executor=self.executor)
+
+        def do() -> None:
+            try:
+                future.set_result(work())
+            except Exception as error:  # handed to whoever awaits
+                future.set_exception(error)
+
+        threading.Thread(target=do, name="episode-finish", daemon=True).start()
+        return future
+
+    def _publish_state(self) -> None:
+        session = self._session
+        file = session.file
+        recording = RecorderState.STATE_RECORDING if file else RecorderState.STATE_IDLE
+        now_s = self.now_s()
+        state = RecorderState(
+            state=RecorderState.STATE_CLOSING if self._closing else recording,
+            episode_id=session.episode_id, instruction=session.instruction, elapsed_s=session.elapsed_s(now_s),
+            num_saved=session.num_saved, num_discarded=session.num_discarded,
+            num_in_folder=session.num_in_folder(), num_wanted=self.params.num_wanted, message=session.message,
+        )  # fmt: skip
+        state.header.stamp = to_stamp(now_s)
+        state.topics = [stream.topic for stream in session.streams]
+        if file is not None:
+            state.size_bytes, state.message = file.size_bytes, file.failure or session.message
+            state.num_written, state.num_dropped = list(file.num_written), list(file.num_dropped)
+        self._publisher.publish(state)
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(RecorderNode))
+
+
+if __name__ == "__main__":
+    main()
