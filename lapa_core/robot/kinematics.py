@@ -8,6 +8,7 @@ the Interbotix solver does at its home pose: facts of the robot, 1.5). Numpy and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -49,23 +50,12 @@ class IkSolution(NamedTuple):
 
 def forward_kinematics(model: ArmModel, joints_rad: Array) -> Array:
     """Return the (4, 4) pose of `ee_gripper_link` in `base_link` for (6,) joint positions [rad]."""
-    return _joint_transforms(model, joints_rad)[-1] @ model.home_pose_44
+    return _joint_transforms(model, joints_rad)[-1] @ _chain(model).home_44
 
 
 def ee_jacobian(model: ArmModel, joints_rad: Array) -> Array:
     """Return the (6, 6) Jacobian: rows 0-2 velocity of the EE point, rows 3-5 angular velocity, `base_link` axes."""
-    transforms = _joint_transforms(model, joints_rad)
-    position = (transforms[-1] @ model.home_pose_44)[:3, 3]
-    columns = []
-    for before, axis, origin in zip(
-        transforms[:-1], model.axes, model.joint_origins_m, strict=True
-    ):
-        turned_axis = before[:3, :3] @ axis
-        moved_origin = before[:3, :3] @ origin + before[:3, 3]
-        columns.append(
-            np.concatenate([np.cross(turned_axis, position - moved_origin), turned_axis])
-        )
-    return np.stack(columns, axis=1)
+    return _jacobian(model, _joint_transforms(model, joints_rad))
 
 
 def solve_ik(
@@ -81,18 +71,22 @@ def solve_ik(
     """
     lower, upper = model.lower_rad + margin_rad, model.upper_rad - margin_rad
     joints = np.clip(np.asarray(seed_rad, dtype=np.float64), lower, upper)
+    home_44 = _chain(model).home_44
     for _ in range(_ITERATIONS):
-        error = _pose_error(forward_kinematics(model, joints), target_44)
+        transforms = _joint_transforms(model, joints)
+        error = _pose_error(transforms[-1] @ home_44, target_44)
         if (
             np.linalg.norm(error[:3]) < POSITION_TOLERANCE_M / 10
             and np.linalg.norm(error[3:]) < 1e-4
         ):
             break
-        u, s, vt = np.linalg.svd(ee_jacobian(model, joints))
+        u, s, vt = np.linalg.svd(_jacobian(model, transforms))
         damping = _MAX_DAMPING * np.sqrt(max(0.0, 1.0 - (s[-1] / _DAMPED_BELOW) ** 2))
-        joints = np.clip(joints + vt.T @ ((u.T @ error) * s / (s**2 + damping**2)), lower, upper)
-    error = _pose_error(forward_kinematics(model, joints), target_44)
-    smallest = float(np.linalg.svd(ee_jacobian(model, joints), compute_uv=False)[-1])
+        step = vt.T @ ((u.T @ error) * s / (s**2 + damping**2))
+        joints = np.minimum(np.maximum(joints + step, lower), upper)
+    transforms = _joint_transforms(model, joints)
+    error = _pose_error(transforms[-1] @ home_44, target_44)
+    smallest = float(np.linalg.svd(_jacobian(model, transforms), compute_uv=False)[-1])
     return IkSolution(
         joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), smallest
     )
@@ -103,15 +97,48 @@ def _pose_error(pose_44: Array, target_44: Array) -> Array:
     return np.concatenate([target_44[:3, 3] - pose_44[:3, 3], turn])
 
 
-def _joint_transforms(model: ArmModel, joints_rad: Array) -> list[Array]:
-    """Return seven 4x4: the displacement of everything beyond joint i, for i = 0 (none) to 6 (all)."""
-    rotations = Rotation.from_rotvec(
-        model.axes * np.asarray(joints_rad, dtype=np.float64)[:, None]
-    ).as_matrix()
-    total = [np.eye(4)]
-    for rotation, origin in zip(rotations, model.joint_origins_m, strict=True):
-        step = np.eye(4)
-        step[:3, :3] = rotation
-        step[:3, 3] = origin - rotation @ origin  # a turn about an axis through `origin`
-        total.append(total[-1] @ step)
+class _Chain(NamedTuple):
+    """Constants of an arm in the form that the loops need, computed once per arm."""
+
+    axes_63: Array
+    origins_63: Array
+    skew_633: Array
+    skew_squared_633: Array
+    home_44: Array
+
+
+@lru_cache(maxsize=8)
+def _chain(model: ArmModel) -> _Chain:
+    skew = np.zeros((6, 3, 3))
+    for matrix, (x, y, z) in zip(skew, model.axes, strict=True):
+        matrix[:] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
+    return _Chain(model.axes, model.joint_origins_m, skew, skew @ skew, model.home_pose_44)
+
+
+def _jacobian(model: ArmModel, transforms_744: Array) -> Array:
+    chain = _chain(model)
+    before = transforms_744[:6, :3, :3]
+    position = transforms_744[-1, :3] @ chain.home_44[:, 3]
+    axes = np.einsum("ijk,ik->ij", before, chain.axes_63)
+    arms = position - np.einsum("ijk,ik->ij", before, chain.origins_63) - transforms_744[:6, :3, 3]
+    linear = axes[:, [1, 2, 0]] * arms[:, [2, 0, 1]] - axes[:, [2, 0, 1]] * arms[:, [1, 2, 0]]
+    return np.concatenate([linear, axes], axis=1).T
+
+
+def _joint_transforms(model: ArmModel, joints_rad: Array) -> Array:
+    """Return (7, 4, 4): the displacement of everything beyond joint i, for i = 0 (none) to 6 (all)."""
+    chain = _chain(model)
+    angles = np.asarray(joints_rad, dtype=np.float64)[:, None, None]
+    # Rodrigues' formula; each turn is about an axis through the joint's origin.
+    rotations = (
+        np.eye(3) + np.sin(angles) * chain.skew_633 + (1 - np.cos(angles)) * chain.skew_squared_633
+    )
+    steps = np.zeros((6, 4, 4))
+    steps[:, :3, :3] = rotations
+    steps[:, :3, 3] = chain.origins_63 - np.einsum("ijk,ik->ij", rotations, chain.origins_63)
+    steps[:, 3, 3] = 1.0
+    total = np.empty((7, 4, 4))
+    total[0] = np.eye(4)
+    for index, step in enumerate(steps):
+        total[index + 1] = total[index] @ step
     return total
