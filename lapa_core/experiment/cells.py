@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of the experiment: what each one runs, what it needs first, and what it measures.
+
+A cell's name says all that distinguishes it: `finetune/default/lapa/50/s1` is LAPA pretrained on videos of the
+default domain, finetuned on 50 labelled episodes, seed 1. Cells run in worker processes and hand back a dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lapa_core.data.store import FrameStore
+from lapa_core.evaluate import EvalConfig, evaluate
+from lapa_core.experiment.config import ExperimentConfig
+from lapa_core.experiment.data import at_size, load_video_set, make_video_set
+from lapa_core.laq.checkpoint import load_laq
+from lapa_core.laq.config import LaqLabelConfig
+from lapa_core.laq.label import label
+from lapa_core.laq.probe import probe_model
+from lapa_core.laq.train import train as train_laq
+from lapa_core.presets import LAQ_TRAIN, VLA_FINETUNE, VLA_PRETRAIN
+from lapa_core.vla.config import TableConfig
+from lapa_core.vla.finetune import train as finetune
+from lapa_core.vla.pretrain import train as pretrain
+from lapa_core.vla.table import fit as fit_table
+
+DESIGNS = ("conv", "paper")
+"""Latent action models: the chosen design, and the paper's layout."""
+DATA_SEED = {"default": 1, "shifted": 1001, "labels": 2}
+"""Collection seeds; rollouts use other ones, so their scenes are unseen."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work."""
+
+    name: str
+    """Unique; also its directory under the experiment's."""
+    run: Callable[[ExperimentConfig, Cell], dict[str, Any]]
+    """Does the work and returns the figures."""
+    needs: tuple[str, ...] = ()
+    """Names of the cells that must be finished first."""
+    labels: int = 0
+    """Labelled episodes used."""
+    seed: int = 0
+    """Seed of the cell."""
+
+
+def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
+    """Yield every cell, the most informative first: seed 0 of all parts, then the other seeds."""
+    yield Cell("data/default", run_data)
+    yield Cell("data/labels", run_data)
+    yield Cell("data/shifted", run_data)
+    for seed in range(config.seeds):
+        yield from _pretraining("default", seed)
+        yield from _policies(config, "default", seed)
+    for seed in range(config.seeds):
+        yield from _pretraining("shifted", seed)
+        yield from _policies(config, "shifted", seed)
+
+
+def _pretraining(domain: str, seed: int) -> Iterator[Cell]:
+    for design in DESIGNS if domain == "default" else DESIGNS[:1]:
+        laq = f"laq/{domain}/{design}/s{seed}"
+        yield Cell(laq, run_laq, (f"data/{domain}",), seed=seed)
+        arm = "lapa" if design == "conv" else "lapa_paper"
+        yield Cell(
+            f"pretrain/{domain}/{arm}/s{seed}", run_pretrain, (laq, f"data/{domain}"), seed=seed
+        )
+    yield Cell(f"pretrain/{domain}/actionvla/s{seed}", run_actions, (f"data/{domain}",), seed=seed)
+
+
+def _policies(config: ExperimentConfig, domain: str, seed: int) -> Iterator[Cell]:
+    arms = (
+        ("lapa", "lapa_paper", "scratch", "actionvla")
+        if domain == "default"
+        else ("lapa", "actionvla")
+    )
+    for arm in arms:
+        needs = (
+            ("data/labels",)
+            if arm == "scratch"
+            else ("data/labels", f"pretrain/{domain}/{arm}/s{seed}")
+        )
+        for count in config.label_counts:
+            yield Cell(
+                f"finetune/{domain}/{arm}/{count}/s{seed}",
+                run_finetune,
+                needs,
+                labels=count,
+                seed=seed,
+            )
+            if arm in ("lapa", "lapa_paper"):
+                yield Cell(
+                    f"table/{domain}/{arm}/{count}/s{seed}",
+                    run_table,
+                    needs,
+                    labels=count,
+                    seed=seed,
+                )
+
+
+def run_data(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Collect the videos of a domain, or the expert's labelled episodes where none were recorded."""
+    kind = cell.name.split("/")[1]
+    if kind == "labels" and config.labels is not None:
+        store = label_store(config)
+        return {"episodes": store.num_episodes, "frames": len(store), "source": str(config.labels)}
+    episodes = (
+        max(config.label_counts) if kind == "labels" else config.videos + config.probe_episodes
+    )
+    domain = "default" if kind == "labels" else kind
+    make_video_set(
+        _at(config, cell.name),
+        episodes=episodes,
+        seed=DATA_SEED[kind],
+        domain=domain,
+        image_px=64,
+        workers=1,
+    )
+    return {"episodes": episodes, "frames": len(load_video_set(_at(config, cell.name)).store)}
+
+
+def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Train a latent action model on the videos, label them, probe it on held-out episodes."""
+    _, domain, design, _ = cell.name.split("/")
+    out = _at(config, cell.name)
+    recipe = LAQ_TRAIN[config.size if design == "conv" else f"{config.size}_paper"]
+    recipe = replace(
+        recipe, data=Path(domain), out=out, seed=cell.seed, max_episodes=0, progress=False
+    )
+    videos = load_video_set(_at(config, f"data/{domain}"))
+    train_store = at_size(videos.store.subset(range(config.videos)), recipe.model.image_px)
+    checkpoint = train_laq(recipe, train_store).checkpoint
+    label(
+        LaqLabelConfig(data=Path(domain), checkpoint=checkpoint, out=out / "labels.npz"),
+        train_store,
+    )
+    held_out = at_size(
+        videos.store.subset(range(config.videos, videos.store.num_episodes)), recipe.model.image_px
+    )
+    model, facts = load_laq(checkpoint)
+    report = probe_model(model, facts["gap_s"], held_out, videos.position_N2[-len(held_out) :])
+    return {"steps": recipe.steps, **asdict(report)}
+
+
+def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Pretrain the trunk on the codes of the videos."""
+    _, domain, arm, _ = cell.name.split("/")
+    design = "conv" if arm == "lapa" else "paper"
+    recipe = VLA_PRETRAIN[config.size]
+    labels = _at(config, f"laq/{domain}/{design}/s{cell.seed}") / "labels.npz"
+    recipe = replace(
+        recipe, data=Path(domain), labels=labels, out=_at(config, cell.name), seed=cell.seed, max_episodes=0,
+        progress=False,
+    )  # fmt: skip
+    store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
+    last = pretrain(recipe, store).history[-1][1]
+    return {"steps": recipe.steps, **last}
+
+
+def run_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Train on the true actions of all videos: ActionVLA's pretraining, and the ceiling of behaviour cloning."""
+    domain = cell.name.split("/")[1]
+    recipe = VLA_FINETUNE[f"{config.size}_ceiling"]
+    recipe = replace(
+        recipe, data=Path(domain), out=_at(config, cell.name), seed=cell.seed, progress=False
+    )
+    store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
+    finetune(recipe, store)
+    return {"steps": recipe.steps, **_rollouts(config, cell, domain)}
+
+
+def run_finetune(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Finetune an arm on labelled episodes and roll it out in the default domain."""
+    _, domain, arm, _, _ = cell.name.split("/")
+    recipe = VLA_FINETUNE[f"{config.size}_scratch" if arm == "scratch" else config.size]
+    init = (
+        None
+        if arm == "scratch"
+        else _at(config, f"pretrain/{domain}/{arm}/s{cell.seed}") / "checkpoint"
+    )
+    recipe = replace(
+        recipe, data=config.labels or Path("expert"), init=init, out=_at(config, cell.name), episodes=cell.labels,
+        subset_seed=cell.seed, seed=cell.seed, progress=False,
+    )  # fmt: skip
+    finetune(recipe, label_store(config))
+    return {"steps": recipe.steps, **_rollouts(config, cell, "default")}
+
+
+def run_table(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Fit the code-to-action table of a pretrained model and roll it out in the default domain."""
+    _, domain, arm, _, _ = cell.name.split("/")
+    recipe = TableConfig(
+        data=config.labels or Path("expert"),
+        init=_at(config, f"pretrain/{domain}/{arm}/s{cell.seed}") / "checkpoint",
+        out=_at(config, cell.name),
+        episodes=cell.labels,
+        subset_seed=cell.seed,
+    )
+    fit_table(recipe, label_store(config))
+    return _rollouts(config, cell, "default")
+
+
+def label_store(config: ExperimentConfig) -> FrameStore:
+    """Return the labelled episodes."""
+    if config.labels is None:
+        return load_video_set(_at(config, "data/labels")).store
+    return FrameStore.load(config.labels, 64, cache_dir=config.out / "cache")
+
+
+def _rollouts(config: ExperimentConfig, cell: Cell, domain: str) -> dict[str, Any]:
+    report = evaluate(
+        EvalConfig(
+            checkpoint=_at(config, cell.name) / "checkpoint",
+            episodes=config.rollouts,
+            seed=config.rollout_seed,
+            domain=domain,
+            progress=False,
+        )
+    )
+    return asdict(report)
+
+
+def _at(config: ExperimentConfig, name: str) -> Path:
+    return config.out / name

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the cells in worker processes, in order of need, and appends one line per finished cell."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lapa_core.checkpoint import provenance
+from lapa_core.errors import LapaError
+from lapa_core.experiment.cells import Cell, all_cells
+from lapa_core.experiment.config import ExperimentConfig
+from lapa_core.experiment.summary import summarise
+
+log = logging.getLogger(__name__)
+
+RESULTS_FILE = "results.jsonl"
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """Return the finished cells' lines, oldest first."""
+    path = out / RESULTS_FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Return what makes two runs of a cell the same: its name, and the configuration that reaches it."""
+    kept = {
+        k: v
+        for k, v in asdict(config).items()
+        if k in ("size", "videos", "rollouts", "rollout_seed")
+    }
+    uses_labels = cell.labels > 0 or cell.name == "data/labels"
+    return {
+        "cell": cell.name,
+        **kept,
+        "labels": str(config.labels or "expert") if uses_labels else None,
+    }
+
+
+def pending_cells(config: ExperimentConfig) -> list[Cell]:
+    """Return the cells to run: those asked for and what they need, without the finished ones."""
+    cells = {cell.name: cell for cell in all_cells(config)}
+    wanted = {name for name in cells if config.only in name}
+    while missing := {need for name in wanted for need in cells[name].needs} - wanted:
+        wanted |= missing
+    finished = [row["key"] for row in read_results(config.out)]
+    return [
+        cell
+        for cell in cells.values()
+        if cell.name in wanted and cell_key(config, cell) not in finished
+    ]
+
+
+def run_cell(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Run one cell in this process and return its line."""
+    import torch
+
+    torch.set_num_threads(1)
+    start = time.time()
+    figures = cell.run(config, cell)
+    facts = {"seed": cell.seed, "labels": cell.labels, "seconds": round(time.time() - start, 1)}
+    return {
+        "cell": cell.name,
+        "key": cell_key(config, cell),
+        **facts,
+        **provenance(),
+        "figures": figures,
+    }
+
+
+def run_all(config: ExperimentConfig) -> list[str]:
+    """Run what is pending and return the names of the cells that failed or could not start."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    waiting = pending_cells(config)
+    blocked = {cell.name for cell in waiting}
+    failed: list[str] = []
+    running: dict[Future[dict[str, Any]], Cell] = {}
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
+        while waiting or running:
+            ready = [cell for cell in waiting if not blocked & set(cell.needs)]
+            for cell in ready[: config.workers - len(running)]:
+                waiting.remove(cell)
+                running[pool.submit(run_cell, config, cell)] = cell
+                log.info("start %s", cell.name)
+            if not running:
+                return failed + [cell.name for cell in waiting]  # what they need has failed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    failed.append(cell.name)
+                    log.error(
+                        "%s failed:\n%s", cell.name, "".join(traceback.format_exception(error))
+                    )
+                    continue
+                blocked.discard(cell.name)
+                _append(config.out, future.result())
+                log.info("done %s in %.0f s", cell.name, future.result()["seconds"])
+    return failed
+
+
+def _append(out: Path, line: dict[str, Any]) -> None:
+    with (out / RESULTS_FILE).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main(config: ExperimentConfig) -> None:
+    """Run the pending cells, then print the tables.
+
+    Raises:
+        LapaError: cells failed; the finished ones are kept.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    failed = [] if config.summary else run_all(config)
+    print(summarise(read_results(config.out)))
+    if failed:
+        raise LapaError(
+            f"{len(failed)} cell(s) did not finish: {', '.join(failed)}; the log says why. Run again to retry"
+        )

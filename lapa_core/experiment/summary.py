@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the README from `results.jsonl`: mean and standard error over seeds, in markdown."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+PROBE_COLUMNS = {
+    "r2_codes": "R2 codes",
+    "r2_vectors": "R2 vectors",
+    "r2_pixel_difference": "R2 pixel difference",
+    "r2_first_frame": "R2 first frame",
+    "r2_shuffled_codes": "R2 shuffled codes",
+    "joint_perplexity": "perplexity, joint",
+}
+
+
+def mean_error(values: list[float]) -> tuple[float, float]:
+    """Return mean and standard error over seeds (0 with a single one)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, 0.0
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def summarise(rows: Iterable[dict[str, Any]]) -> str:
+    """Return the tables; of a cell that ran several times with one label source, the last run counts."""
+    latest = {(row["cell"], row["key"]["labels"]): row for row in rows}
+    parts = [_probes(latest.values()), _ceiling(latest.values()), _policies(latest.values())]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(title: str, head: list[str], body: list[list[str]]) -> str:
+    lines = [f"\n{title}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) if body else ""
+
+
+def _probes(rows: Iterable[dict[str, Any]]) -> str:
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        kind, *rest = row["cell"].split("/")
+        if kind == "laq":
+            groups[f"{rest[0]}, {rest[1]}"].append(row)
+    body = []
+    for name, members in groups.items():
+        cells = [
+            "{:.3f} +- {:.3f}".format(*mean_error([m["figures"][c] for m in members]))
+            for c in PROBE_COLUMNS
+        ]
+        seconds, _ = mean_error([m["seconds"] for m in members])
+        body.append([name, str(len(members)), *cells, f"{seconds:.0f}"])
+    return _table(
+        "Latent action models, probe on held-out episodes",
+        ["videos, design", "seeds", *PROBE_COLUMNS.values(), "s"],
+        body,
+    )
+
+
+def _success(members: list[dict[str, Any]], family: str | None = None) -> str:
+    rates = [
+        100 * (m["figures"]["families"][family] if family else m["figures"]["overall"])["rate"]
+        for m in members
+    ]
+    return "{:.1f} +- {:.1f}".format(*mean_error(rates))
+
+
+def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        kind, *rest = row["cell"].split("/")
+        if kind == "pretrain" and rest[1] == "actionvla":
+            groups[rest[0]].append(row)
+    families = sorted(
+        {
+            family
+            for members in groups.values()
+            for m in members
+            for family in m["figures"]["families"]
+        }
+    )
+    body = [
+        [
+            name,
+            str(len(members)),
+            _success(members),
+            *(_success(members, family) for family in families),
+        ]
+        for name, members in groups.items()
+    ]
+    return _table(
+        "Behaviour cloning on all true actions, success [%]",
+        ["domain", "seeds", "all", *families],
+        body,
+    )
+
+
+def _policies(rows: Iterable[dict[str, Any]]) -> str:
+    groups: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in rows:
+        kind, *rest = row["cell"].split("/")
+        if kind in ("finetune", "table"):
+            decoder = "head" if kind == "finetune" else "table"
+            groups[row["key"]["labels"], rest[0], rest[1], decoder][row["labels"]].append(row)
+    counts = sorted({count for group in groups.values() for count in group})
+    body = [
+        [
+            *name,
+            *(
+                _success(group[count]) + f" ({len(group[count])})" if count in group else "-"
+                for count in counts
+            ),
+        ]
+        for name, group in sorted(groups.items())
+    ]
+    head = ["labels from", "videos", "arm", "decoder", *(f"{count} labels" for count in counts)]
+    return _table("Success in the default domain [%], mean and standard error (seeds)", head, body)

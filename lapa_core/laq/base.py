@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface that every latent action model has, and the batching behind its numpy side.
+
+Shapes: B pairs, K latent tokens per pair, N codes per token, D numbers per token, S image side [px].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lapa_core.errors import DataError
+from lapa_core.train.augment import to_float
+
+_CHUNK = 256
+
+
+class LatentActions(NamedTuple):
+    """What happened between the two frames of each pair."""
+
+    codes_BK: NDArray[np.int64]
+    """One code per latent token, 0 to N - 1."""
+    vectors_BKD: NDArray[np.float32]
+    """The continuous vectors before quantisation."""
+
+
+class LatentActionModel(nn.Module, ABC):
+    """Encoder of frame pairs into codes, decoder of (frame, codes) into the later frame."""
+
+    image_px: int
+    """Side of the square frames that the model takes [px]."""
+    tokens: int
+    """K, latent tokens per pair."""
+    codes: int
+    """N, codes per token."""
+
+    @abstractmethod
+    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
+        """Return the later frame as reconstructed through the latent bottleneck, in training's own way."""
+
+    @abstractmethod
+    def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return codes (B, K) int64 and continuous vectors (B, K, D), without noise."""
+
+    @abstractmethod
+    def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
+        """Return the later frame that these codes describe (the world model's step)."""
+
+    def after_step(self, step: int, total_steps: int) -> dict[str, float]:
+        """Maintain the codebook after an optimizer step; return metrics of what was done."""
+        return {}
+
+    def fit_codebook(self, vectors_BKD: Tensor, seed: int) -> None:
+        """Fit the codebook after training, for models whose codes are not trained with the rest."""
+
+    @torch.no_grad()
+    def encode(
+        self, frames_t_BSSC: NDArray[np.uint8], frames_tH_BSSC: NDArray[np.uint8]
+    ) -> LatentActions:
+        """Label pairs of uint8 RGB frames, each (B, image_px, image_px, 3), in evaluation mode.
+
+        Raises:
+            DataError: frames of another size or of unequal number.
+        """
+        self._check(frames_t_BSSC)
+        self._check(frames_tH_BSSC)
+        if len(frames_t_BSSC) != len(frames_tH_BSSC):
+            raise DataError(
+                f"{len(frames_t_BSSC)} first frames but {len(frames_tH_BSSC)} later ones; give pairs"
+            )
+        was_training = self.training
+        self.eval()
+        chunks = range(0, len(frames_t_BSSC), _CHUNK)
+        parts = [
+            self.encode_pair(
+                self._image(frames_t_BSSC[i : i + _CHUNK]),
+                self._image(frames_tH_BSSC[i : i + _CHUNK]),
+            )
+            for i in chunks
+        ]
+        self.train(was_training)
+        codes, vectors = zip(*parts)
+        return LatentActions(
+            torch.cat(codes).cpu().numpy(), torch.cat(vectors).float().cpu().numpy()
+        )
+
+    @torch.no_grad()
+    def decode(
+        self, frames_t_BSSC: NDArray[np.uint8], codes_BK: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Render the frames that follow when these codes happen; uint8 in, uint8 out.
+
+        Raises:
+            DataError: frames of another size, or codes that do not exist.
+        """
+        self._check(frames_t_BSSC)
+        codes_BK = np.asarray(codes_BK)
+        if (
+            codes_BK.shape != (len(frames_t_BSSC), self.tokens)
+            or not ((0 <= codes_BK) & (codes_BK < self.codes)).all()
+        ):
+            raise DataError(
+                f"codes have shape {codes_BK.shape}; allowed is ({len(frames_t_BSSC)}, {self.tokens}), "
+                f"each from 0 to {self.codes - 1}"
+            )
+        was_training = self.training
+        self.eval()
+        codes = torch.from_numpy(codes_BK.astype(np.int64)).to(self._device)
+        image_BCSS = self.render(self._image(frames_t_BSSC), codes)
+        self.train(was_training)
+        return (
+            (image_BCSS.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _image(self, frames_BSSC: NDArray[np.uint8]) -> Tensor:
+        return to_float(torch.from_numpy(np.ascontiguousarray(frames_BSSC)).to(self._device))
+
+    def _check(self, frames_BSSC: NDArray[np.uint8]) -> None:
+        side = self.image_px
+        if (
+            frames_BSSC.ndim != 4
+            or frames_BSSC.shape[1:] != (side, side, 3)
+            or frames_BSSC.dtype != np.uint8
+        ):
+            raise DataError(
+                f"frames are {frames_BSSC.dtype} of shape {frames_BSSC.shape}; this model takes uint8 "
+                f"(B, {side}, {side}, 3): load the data at image_px={side}"
+            )

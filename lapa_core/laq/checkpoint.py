@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent action models as checkpoints: the config names the design and its sizes, and rebuilds it strictly."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lapa_core.checkpoint import load_checkpoint, provenance, save_checkpoint
+from lapa_core.errors import CheckpointError
+from lapa_core.laq.base import LatentActionModel
+from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
+from lapa_core.laq.conv import ConvLaq
+from lapa_core.laq.model import PatchLaq
+
+KIND = "laq"
+DESIGNS: dict[str, tuple[type, type]] = {
+    "conv": (ConvLaqConfig, ConvLaq),
+    "patch": (PatchLaqConfig, PatchLaq),
+}
+"""Name in the checkpoint -> (configuration, model)."""
+
+
+def build_laq(config: ConvLaqConfig | PatchLaqConfig) -> LatentActionModel:
+    """Build the untrained model that a configuration describes."""
+    return next(model for kind, model in DESIGNS.values() if isinstance(config, kind))(config)
+
+
+def describe(config: ConvLaqConfig | PatchLaqConfig) -> dict[str, Any]:
+    """Return the JSON-able form of a model configuration; `build_laq(restore(...))` is its inverse."""
+    design = next(name for name, (kind, _) in DESIGNS.items() if isinstance(config, kind))
+    return {"design": design, **asdict(config)}
+
+
+def save_laq(
+    directory: Path, model: LatentActionModel, config: ConvLaqConfig | PatchLaqConfig, **facts: Any
+) -> Path:
+    """Save a trained model; `facts` (gap_s, training configuration, usage ...) go into its config.json."""
+    description = {"kind": KIND, "model": describe(config), **facts, "provenance": provenance()}
+    return save_checkpoint(directory, dict(model.state_dict()), description)
+
+
+def load_laq(
+    directory: str | Path, device: str = "cpu"
+) -> tuple[LatentActionModel, dict[str, Any]]:
+    """Rebuild a trained model in evaluation mode, with its config.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a latent action model.
+    """
+    tensors, config = load_checkpoint(directory, KIND)
+    fields = dict(config["model"])
+    design = fields.pop("design", None)
+    if design not in DESIGNS:
+        raise CheckpointError(
+            f"{directory} holds the design {design!r}; known are {sorted(DESIGNS)}"
+        )
+    kind, model_type = DESIGNS[design]
+    try:
+        model = model_type(kind(**fields))
+        model.load_state_dict(tensors, strict=True)
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{directory} does not fit its own description: {error}") from error
+    return model.to(device).eval(), config

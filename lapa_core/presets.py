@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named configurations of the learning stages: `sim` gives useful behaviour on two cores, `debug` runs in seconds.
+
+`data` and other inputs are the folders that the stages before write by default; give others on the command line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lapa_core.laq.config import ConvLaqConfig, LaqTrainConfig, PatchLaqConfig
+from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TrunkConfig
+
+_VIDEOS = Path("data/videos_default")
+_RECORDED = Path("data/recorded450")
+
+LAQ_TRAIN: dict[str, LaqTrainConfig] = {
+    "sim": LaqTrainConfig(data=_VIDEOS, out=Path("outputs/laq_sim")),
+    "sim_paper": LaqTrainConfig(
+        data=_VIDEOS,
+        out=Path("outputs/laq_sim_paper"),
+        model=PatchLaqConfig(),
+        learning_rate=5e-4,
+        steps=6000,
+    ),
+    "debug": LaqTrainConfig(
+        data=_VIDEOS,
+        out=Path("outputs/laq_debug"),
+        model=ConvLaqConfig(width=8, codes=8),
+        steps=20,
+        batch_size=16,
+        max_episodes=8,
+    ),
+    "debug_paper": LaqTrainConfig(
+        data=_VIDEOS,
+        out=Path("outputs/laq_debug_paper"),
+        model=PatchLaqConfig(dim=32, heads=2, depth=1, code_dim=8),
+        steps=20,
+        batch_size=16,
+        max_episodes=8,
+    ),
+}
+"""`lapa laq train <name>`; `*_paper` is the paper's layout."""
+
+_DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, attention_maps=2, text_dim=16, features=32)
+
+VLA_PRETRAIN: dict[str, PretrainConfig] = {
+    "sim": PretrainConfig(
+        data=_VIDEOS, labels=Path("outputs/laq_sim/labels.npz"), out=Path("outputs/pretrain_sim")
+    ),
+    "debug": PretrainConfig(
+        data=_VIDEOS,
+        labels=Path("outputs/laq_debug/labels.npz"),
+        out=Path("outputs/pretrain_debug"),
+        trunk=_DEBUG_TRUNK,
+        steps=20,
+        batch_size=16,
+        max_episodes=8,
+    ),
+}
+"""`lapa vla pretrain <name>`."""
+
+VLA_FINETUNE: dict[str, FinetuneConfig] = {
+    "sim": FinetuneConfig(
+        data=_RECORDED,
+        init=Path("outputs/pretrain_sim/checkpoint"),
+        out=Path("outputs/finetune_sim"),
+    ),
+    "sim_scratch": FinetuneConfig(
+        data=_RECORDED,
+        out=Path("outputs/scratch_sim"),
+        head_steps=0,
+        steps=2500,
+        trunk_factor=1.0,
+        dropout=0.3,
+        weight_decay=0.05,
+        held_out_share=0.1,
+    ),
+    "sim_ceiling": FinetuneConfig(
+        data=_VIDEOS,
+        out=Path("outputs/ceiling_sim"),
+        head_steps=0,
+        steps=3000,
+        learning_rate=1.5e-3,
+        trunk_factor=1.0,
+        dropout=0.0,
+    ),
+    "debug": FinetuneConfig(
+        data=_RECORDED,
+        init=Path("outputs/pretrain_debug/checkpoint"),
+        out=Path("outputs/finetune_debug"),
+        head_steps=10,
+        steps=20,
+        batch_size=16,
+    ),
+    "debug_scratch": FinetuneConfig(
+        data=_RECORDED,
+        out=Path("outputs/scratch_debug"),
+        trunk=_DEBUG_TRUNK,
+        head_steps=0,
+        steps=20,
+        batch_size=16,
+    ),
+    "debug_ceiling": FinetuneConfig(
+        data=_VIDEOS,
+        out=Path("outputs/ceiling_debug"),
+        trunk=_DEBUG_TRUNK,
+        head_steps=0,
+        steps=20,
+        batch_size=16,
+    ),
+}
+"""`lapa vla finetune <name>`; `*_scratch` is the same trunk without pretraining, `*_ceiling` the one for many labels."""

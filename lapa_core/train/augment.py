@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentations on image batches (B, 3, S, S) in [0, 1]; randomness comes from torch's seeded global generator."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def to_float(frames_BHWC: Tensor) -> Tensor:
+    """Return uint8 frames (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels-last in memory."""
+    return (
+        frames_BHWC.permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.channels_last)
+        .div_(255.0)
+    )
+
+
+def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:
+    """Shift each image by up to +-max_shift_px in both axes, repeating the border.
+
+    A shift keeps the label: end-effector deltas are relative, so the whole scene may move by a few pixels.
+    """
+    if max_shift_px == 0:
+        return images_BCHW
+    batch, _, height, width = images_BCHW.shape
+    padded = F.pad(images_BCHW, (max_shift_px,) * 4, mode="replicate")
+    offset_B2 = torch.randint(0, 2 * max_shift_px + 1, (batch, 2)).tolist()
+    views = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offset_B2)]
+    return torch.stack(views).contiguous(memory_format=torch.channels_last)
+
+
+def random_light(images_BCHW: Tensor, strength: float) -> Tensor:
+    """Scale the contrast and move the brightness of each image by up to +-strength; colours keep their hue."""
+    if strength == 0.0:
+        return images_BCHW
+    shape = (len(images_BCHW), 1, 1, 1)
+    gain = 1.0 + strength * (2.0 * torch.rand(shape, device=images_BCHW.device) - 1.0)
+    bias = 0.5 * strength * (2.0 * torch.rand(shape, device=images_BCHW.device) - 1.0)
+    return images_BCHW * gain + bias

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lapa vla finetune`: latent head off, action head on; first the head alone, then the trunk gently with it.
+
+Finetuning all weights at full speed on 50 episodes overfits every trunk (facts/sim.md, round 2: 96 % becomes
+80 %). So the new head is fitted on the standing trunk first, and the trunk then moves at a fraction of its rate.
+Without a pretrained checkpoint the same loop trains from scratch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lapa_core.actions.bins import ActionBins
+from lapa_core.data.store import FrameStore
+from lapa_core.errors import DataError
+from lapa_core.presets import VLA_FINETUNE as PRESETS
+from lapa_core.train.augment import random_light, random_shift, to_float
+from lapa_core.train.best import BestWeights
+from lapa_core.train.run import TrainingRun
+from lapa_core.train.sampling import batch_indices, seed_step
+from lapa_core.train.schedule import cosine_factor, set_learning_rate
+from lapa_core.vla.checkpoint import POLICY, load_vla, policy_facts, save_vla
+from lapa_core.vla.config import FinetuneConfig, TrunkConfig
+from lapa_core.vla.model import ActionHead, VlaModel, action_loss
+from lapa_core.vla.pretrain import GRADIENT_CLIP, VlaTrained, encode_instructions
+from lapa_core.vla.words import Vocabulary
+
+__all__ = ["PRESETS", "FinetuneConfig", "labelled_subset", "main", "train"]
+
+CHECK_EVERY = 50
+"""Steps between two looks at the held-out episodes."""
+
+
+class Start(NamedTuple):
+    """Where finetuning starts from."""
+
+    model: VlaModel
+    """Pretrained or fresh trunk with a fresh action head; no latent head."""
+    trunk: TrunkConfig
+    """Its sizes."""
+    vocabulary: Vocabulary
+    """Pretrained or fresh words."""
+
+
+class Samples(NamedTuple):
+    """The labelled frames as tensors."""
+
+    frames_NSSC: Tensor
+    """uint8 images."""
+    words_NL: Tensor
+    """Padded word indices."""
+    bins_NA: Tensor
+    """Bin of every action dimension."""
+
+
+def labelled_subset(store: FrameStore, episodes: int, seed: int) -> FrameStore:
+    """Draw labelled episodes; with one seed, a smaller draw is part of a larger one.
+
+    Raises:
+        DataError: the data set has no actions or too few episodes.
+    """
+    if store.actions is None:
+        raise DataError("the data set has no actions; finetuning needs episodes recorded with them")
+    if episodes > store.num_episodes:
+        raise DataError(
+            f"{episodes} labelled episodes are asked for; the data set has {store.num_episodes}"
+        )
+    order = np.random.default_rng(seed).permutation(store.num_episodes)
+    return store.subset(order[: episodes or store.num_episodes])
+
+
+def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> Start:
+    """Build the model: a pretrained trunk when `init` is given, else a fresh one; the action head is always fresh."""
+    torch.manual_seed(config.seed)
+    if config.init is None:
+        vocabulary = Vocabulary.fit(store.instructions)
+        return Start(VlaModel(config.trunk, len(vocabulary), bins=bins), config.trunk, vocabulary)
+    loaded = load_vla(config.init)
+    loaded.model.latent_head = None
+    loaded.model.action_head = ActionHead(loaded.trunk.features, bins)
+    return Start(loaded.model, loaded.trunk, loaded.vocabulary)
+
+
+def make_optimizer(model: VlaModel, config: FinetuneConfig) -> torch.optim.AdamW:
+    """Group the parameters: the head at full rate, the trunk at `trunk_factor`, a frozen stem not at all."""
+    if config.freeze_stem and config.init is not None:
+        model.trunk.stem.requires_grad_(False)
+    trunk = [p for p in model.trunk.parameters() if p.requires_grad]
+    groups = [
+        {"params": list(model.action_head.parameters()), "base_lr": config.learning_rate},
+        {"params": trunk, "base_lr": config.learning_rate * config.trunk_factor},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def split_episodes(
+    store: FrameStore, held_out_share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (rows to train on, rows to judge on); whole episodes are held out, at least one when the share is positive."""
+    count = max(1, round(held_out_share * store.num_episodes)) if held_out_share else 0
+    if count >= store.num_episodes:
+        raise DataError(
+            f"{store.num_episodes} episode(s) cannot spare {count} for judging; lower held_out_share"
+        )
+    held_out = store.episode_ids >= store.num_episodes - count
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
+    """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
+    image_px = (config.trunk if config.init is None else load_vla(config.init).trunk).image_px
+    store = store or FrameStore.load(config.data, image_px, progress=config.progress)
+    store = labelled_subset(store, config.episodes, config.subset_seed)
+    bins = ActionBins.fit(store.actions, config.max_bins)
+    model, trunk, vocabulary = start_from(config, store, bins)
+    model = model.to(config.device, memory_format=torch.channels_last).train()
+    samples = _samples(store, vocabulary, trunk.max_words, bins)
+    train_rows, judge_rows = split_episodes(store, config.held_out_share)
+    optimizer = make_optimizer(model, config)
+    run = TrainingRun(
+        config.out,
+        _settings(config),
+        save_every=config.save_every,
+        log_every=config.log_every,
+        progress=config.progress,
+    )
+    first_step = run.restore(model, optimizer)
+    best = BestWeights(config.out / "best")
+
+    for step in run.steps(first_step, config.steps):
+        seed_step(config.seed, step)
+        rows = train_rows[batch_indices(len(train_rows), config.batch_size, config.seed, step)]
+        image = random_shift(to_float(samples.frames_NSSC[rows].to(config.device)), config.shift_px)
+        image = random_light(image, config.light)
+
+        with torch.set_grad_enabled(step >= config.head_steps):
+            features = model.trunk(image, samples.words_NL[rows].to(config.device))
+        logits = model.action_head(F.dropout(features, config.dropout))
+        bins_BA = samples.bins_NA[rows].to(config.device)
+        loss = action_loss(logits, bins_BA, model.action_head.mask_AQ, config.smoothing_bins)
+        set_learning_rate(
+            optimizer, cosine_factor(step, config.steps, warmup_steps=min(50, config.steps // 10))
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+
+        run.log(step, {"loss": loss.item()})
+        if len(judge_rows) and ((step + 1) % CHECK_EVERY == 0 or step + 1 == config.steps):
+            judged = held_out_loss(model, samples, judge_rows, config)
+            best.offer(model, judged, step)
+            run.log(step, {"held_out_loss": judged}, force=True)
+        run.save(step, model, optimizer)
+
+    best.take(model)
+    facts = {**policy_facts(config.contract, bins), "training": _settings(config)}
+    facts["instructions"] = sorted(set(store.instructions))[:100]
+    checkpoint = save_vla(config.out / "checkpoint", POLICY, model, trunk, vocabulary, **facts)
+    run.close()
+    return VlaTrained(checkpoint, run.history)
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: VlaModel, samples: Samples, rows: NDArray[np.int64], config: FinetuneConfig
+) -> float:
+    """Return the mean loss over the held-out rows, without augmentation."""
+    model.eval()
+    losses = []
+    for chunk in np.array_split(rows, -(-len(rows) // 256)):
+        image = to_float(samples.frames_NSSC[chunk].to(config.device))
+        logits = model.action_head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
+        bins_BA = samples.bins_NA[chunk].to(config.device)
+        loss = action_loss(logits, bins_BA, model.action_head.mask_AQ, config.smoothing_bins)
+        losses.append(loss.item() * len(chunk))
+    model.train()
+    return sum(losses) / len(rows)
+
+
+def _samples(
+    store: FrameStore, vocabulary: Vocabulary, max_words: int, bins: ActionBins
+) -> Samples:
+    words_EL = encode_instructions(store, vocabulary, max_words)
+    return Samples(
+        frames_NSSC=torch.from_numpy(np.ascontiguousarray(store.frames)),
+        words_NL=words_EL[store.episode_ids],
+        bins_NA=torch.from_numpy(bins.encode(store.actions)),
+    )
+
+
+def _settings(config: FinetuneConfig) -> dict[str, object]:
+    skipped = {"out", "device", "progress", "save_every", "log_every"}
+    return {
+        k: str(v) if isinstance(v, Path) else v
+        for k, v in asdict(config).items()
+        if k not in skipped
+    }
+
+
+def main(config: FinetuneConfig) -> None:
+    """Finetune, and say where the policy is."""
+    print(f"policy: {train(config).checkpoint}")

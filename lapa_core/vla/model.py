@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trunk and heads. A head is one linear layer, as in the paper: the latent head over codes, the action head over bins.
+
+Shapes: B frames, F features, K latent tokens, N codes, A action dimensions (7), Q bins of the largest dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lapa_core.actions.bins import ActionBins
+from lapa_core.vla.config import TrunkConfig
+from lapa_core.vla.trunk import FilmTrunk
+
+
+class LatentHead(nn.Module):
+    """One linear layer per latent token, over its codes."""
+
+    def __init__(self, features: int, tokens: int, codes: int):
+        super().__init__()
+        self.shape = (tokens, codes)
+        self.linear = nn.Linear(features, tokens * codes)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Return logits (B, K, N)."""
+        return self.linear(features_BF).unflatten(1, self.shape)
+
+
+class ActionHead(nn.Module):
+    """One linear layer over the bins of every dimension; bins that a dimension has not are masked with -inf."""
+
+    mask_AQ: Tensor
+
+    def __init__(self, features: int, bins: ActionBins):
+        super().__init__()
+        mask = torch.from_numpy(bins.mask)
+        self.linear = nn.Linear(features, mask.numel())
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("mask_AQ", mask, persistent=False)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Return logits (B, A, Q)."""
+        return (
+            self.linear(features_BF)
+            .unflatten(1, self.mask_AQ.shape)
+            .masked_fill(~self.mask_AQ, -torch.inf)
+        )
+
+
+class VlaModel(nn.Module):
+    """A trunk with the heads of its stage: the latent head after pretraining, both or the action head after finetuning."""
+
+    def __init__(
+        self,
+        config: TrunkConfig,
+        words: int,
+        *,
+        latent: tuple[int, int] | None = None,
+        bins: ActionBins | None = None,
+    ):
+        """Build the model.
+
+        Args:
+            config: trunk sizes.
+            words: size of the vocabulary.
+            latent: (tokens, codes) of the latent head; none builds no latent head.
+            bins: bins of the action head; none builds no action head.
+        """
+        super().__init__()
+        self.trunk = FilmTrunk(config, words)
+        self.latent_head = None if latent is None else LatentHead(config.features, *latent)
+        self.action_head = None if bins is None else ActionHead(config.features, bins)
+
+
+def latent_loss(logits_BKN: Tensor, codes_BK: Tensor) -> Tensor:
+    """Return the mean cross-entropy over tokens and frames."""
+    return F.cross_entropy(logits_BKN.flatten(0, 1), codes_BK.flatten())
+
+
+def soft_targets(bins_BA: Tensor, mask_AQ: Tensor, width_bins: float) -> Tensor:
+    """Return target distributions (B, A, Q): a Gaussian of `width_bins` around each label, inside its dimension's bins.
+
+    With width 0 each target is one-hot. Bins are ordered, so the neighbours of a label are nearly right.
+    """
+    distance_BAQ = torch.arange(mask_AQ.shape[1], device=bins_BA.device) - bins_BA.unsqueeze(-1)
+    if width_bins == 0.0:
+        weight_BAQ = (distance_BAQ == 0).float()
+    else:
+        weight_BAQ = torch.exp(-0.5 * (distance_BAQ / width_bins).square())
+    weight_BAQ = weight_BAQ * mask_AQ
+    return weight_BAQ / weight_BAQ.sum(dim=-1, keepdim=True)
+
+
+def action_loss(logits_BAQ: Tensor, bins_BA: Tensor, mask_AQ: Tensor, width_bins: float) -> Tensor:
+    """Return the mean cross-entropy over the dimensions that have more than one bin."""
+    log_probability = logits_BAQ.log_softmax(dim=-1).masked_fill(~mask_AQ, 0.0)
+    loss_BA = -(soft_targets(bins_BA, mask_AQ, width_bins) * log_probability).sum(dim=-1)
+    return loss_BA[:, mask_AQ.sum(dim=1) > 1].mean()

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the latent action models: exact resume, frames only, checkpoints that rebuild themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lapa_core.errors import CheckpointError, DataError
+from lapa_core.laq.checkpoint import load_laq
+from lapa_core.laq.config import ConvLaqConfig, LaqLabelConfig, LaqTrainConfig, PatchLaqConfig
+from lapa_core.laq.label import label
+from lapa_core.laq.labels import LatentLabels
+from lapa_core.laq.train import frames_only, train
+from tests.toy import toy_store
+
+CONV = ConvLaqConfig(width=8, codes=4)
+PATCH = PatchLaqConfig(dim=16, heads=2, depth=1, code_dim=8)
+
+
+def config(out: Path, model=CONV, **changes) -> LaqTrainConfig:
+    base = LaqTrainConfig(
+        data=Path("toy"),
+        out=out,
+        model=model,
+        steps=4,
+        batch_size=8,
+        save_every=2,
+        log_every=1,
+        progress=False,
+    )
+    return replace(base, **changes)
+
+
+def losses(run_dir: Path) -> list[tuple[int, float]]:
+    import json
+
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("model", [CONV, PATCH], ids=["conv", "patch"])
+def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model):
+    from lapa_core.train import run as run_module
+
+    store = toy_store()
+    straight = train(config(tmp_path / "straight", model), store)
+
+    real_save = run_module.TrainingRun.save
+
+    def save_then_die(self, step, *rest):
+        real_save(self, step, *rest)
+        if step == 1:
+            raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(run_module.TrainingRun, "save", save_then_die)
+        train(config(tmp_path / "resumed", model), store)
+    resumed = train(config(tmp_path / "resumed", model), store)
+
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
+    one, other = (
+        load_laq(straight.checkpoint)[0].state_dict(),
+        load_laq(resumed.checkpoint)[0].state_dict(),
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_resume_with_other_settings_is_refused(tmp_path):
+    train(config(tmp_path), toy_store())
+    with pytest.raises(CheckpointError, match="learning_rate"):
+        train(config(tmp_path, learning_rate=1e-4), toy_store())
+
+
+def test_the_stage_cannot_reach_actions():
+    assert frames_only(toy_store()).actions is None
+
+
+@pytest.mark.parametrize("model", [CONV, PATCH], ids=["conv", "patch"])
+def test_checkpoint_rebuilds_the_same_model(tmp_path, model):
+    store = toy_store()
+    loaded, facts = load_laq(train(config(tmp_path, model), store).checkpoint)
+    assert facts["gap_s"] == 0.4
+    latent = loaded.encode(store.frames[:5], store.frames[2:7])
+    assert latent.codes_BK.shape == (5, loaded.tokens)
+    assert latent.codes_BK.max() < loaded.codes
+    later = loaded.decode(store.frames[:5], latent.codes_BK)
+    assert later.shape == store.frames[:5].shape
+    assert later.dtype == np.uint8
+
+
+def test_frames_of_another_size_are_refused(tmp_path):
+    model, _ = load_laq(train(config(tmp_path), toy_store()).checkpoint)
+    frames = toy_store(image_px=16).frames[:2]
+    with pytest.raises(DataError, match="image_px=32"):
+        model.encode(frames, frames)
+    good = toy_store().frames[:2]
+    with pytest.raises(DataError, match="from 0 to 3"):
+        model.decode(good, np.full((2, 1), 4))
+
+
+def test_labels_name_their_model_and_survive_the_disk(tmp_path):
+    store = toy_store()
+    checkpoint = train(config(tmp_path / "run"), store).checkpoint
+    path = label(LaqLabelConfig(data=tmp_path / "toy", checkpoint=checkpoint), store)
+    labels = LatentLabels.load(path)
+    assert path.parent == tmp_path / "toy.latents"
+    assert labels.checkpoint_hash == load_laq(checkpoint)[1]["weights_sha256"]
+    assert np.array_equal(labels.pairs_P2, store.valid_pairs(0.4))
+    with pytest.raises(DataError, match="lapa laq label"):
+        LatentLabels.load(tmp_path / "missing.npz")
+
+
+def test_conv_design_finds_the_motion_of_the_toy(tmp_path):
+    """A quarter of a minute would make it perfect; sixty steps make the codes clearly better than chance."""
+    store = toy_store(episodes=40)
+    trained = train(
+        config(tmp_path, ConvLaqConfig(width=8, codes=8), steps=60, batch_size=32, save_every=0),
+        store,
+    )
+    model, _ = load_laq(trained.checkpoint)
+    pairs = store.valid_pairs(0.4)
+    codes = model.encode(store.frames[pairs[:, 0]], store.frames[pairs[:, 1]]).codes_BK[:, 0]
+    direction = store.episode_ids[pairs[:, 0]] % 4
+    agree = sum(np.bincount(direction[codes == code]).max() for code in np.unique(codes))
+    assert agree / len(codes) > 0.6
