@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,17 +93,27 @@ def _package_prefixes(install: Path) -> list[Path]:
     return sorted(path.parents[2] for path in install.glob(f"*/{marker}"))
 
 
-def _entries(prefix: Path) -> Iterable[tuple[str, str]]:
+def _entries(prefix: Path) -> Iterator[tuple[str, str]]:
     """Yield (variable, directory) of every path that the packages under one prefix add."""
-    for folder in ("hook", "environment"):
-        for dsv in sorted(prefix.glob(f"share/*/{folder}/*.dsv")):
-            for line in dsv.read_text(encoding="utf-8").splitlines():
-                kind, _, rest = line.partition(";")
-                variable, _, relative = rest.partition(";")
-                # An absolute `relative`, as develop installs write it, replaces the prefix.
-                entry = prefix / relative
-                if kind.startswith("prepend-non-duplicate") and entry.is_dir():
-                    yield variable, str(entry)
+    for package in sorted((prefix / "share" / "colcon-core" / "packages").iterdir()):
+        yield from _read_dsv(prefix, prefix / "share" / package.name / "package.dsv")
+
+
+def _read_dsv(prefix: Path, dsv: Path) -> Iterator[tuple[str, str]]:
+    """Yield the paths that one `.dsv` file adds, and those of the files that it names."""
+    for line in dsv.read_text(encoding="utf-8").splitlines():
+        kind, _, rest = line.partition(";")
+        if kind == "source":
+            # Each shell's script is named; where there is one, the `.dsv` beside it says the same.
+            named = (prefix / rest).with_suffix(".dsv")
+            if rest.endswith((".dsv", ".sh")) and named.is_file():
+                yield from _read_dsv(prefix, named)
+        elif kind.startswith("prepend-non-duplicate"):
+            variable, _, relative = rest.partition(";")
+            # An absolute path, as an editable package has it, replaces the prefix.
+            entry = prefix / relative
+            if entry.is_dir():
+                yield variable, str(entry)
 
 
 def _prepend(environ: dict[str, str], variable: str, entry: str) -> None:

@@ -36,12 +36,20 @@ def install(tmp_path):
 
 
 def _package(prefix, name, entries):
-    for directory in ("python", "lib", "share/colcon-core/packages", f"share/{name}/hook"):
-        (prefix / directory).mkdir(parents=True)
+    """Lay out the files as colcon and ament do: each names the next, once per shell."""
+    share = prefix / "share" / name
+    for directory in (prefix / "python", prefix / "lib", share / "hook", share / "environment"):
+        directory.mkdir(parents=True)
+    (prefix / "share/colcon-core/packages").mkdir(parents=True)
     (prefix / "share/colcon-core/packages" / name).touch()
-    lines = [f"prepend-non-duplicate;{entry}" for entry in ["AMENT_PREFIX_PATH;", *entries]]
-    lines += ["source;share/hook.sh", "prepend-non-duplicate-if-exists;PATH;absent"]
-    (prefix / f"share/{name}/hook/paths.dsv").write_text("\n".join(lines) + "\n")
+    hook, setup = f"share/{name}/hook/paths", f"share/{name}/local_setup"
+    shells = [f"source;{file}.{kind}" for file in (hook, setup) for kind in ("ps1", "dsv", "sh")]
+    (share / "package.dsv").write_text("\n".join(shells) + "\n")
+    lines = [f"prepend-non-duplicate;{entry}" for entry in entries]
+    lines.append("prepend-non-duplicate-if-exists;PATH;absent")
+    (prefix / f"{hook}.dsv").write_text("\n".join(lines) + "\n")
+    (prefix / f"{setup}.dsv").write_text(f"source;share/{name}/environment/ament.sh\n")
+    (share / "environment/ament.dsv").write_text("prepend-non-duplicate;AMENT_PREFIX_PATH;\n")
 
 
 def test_every_package_comes_before_what_was_there(install, tmp_path):
