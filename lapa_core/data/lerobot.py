@@ -37,7 +37,8 @@ class LeRobotWriter:
         fps: frames per second, a whole number as the format demands.
         features: see `lerobot_format.make_features`.
         robot_type: robot name for `info.json`.
-        metadata: own facts for `info.json` under "lapa" (contract hash, action names, provenance).
+        metadata: own facts for `info.json` under "lapa" (contract hash, action names, ...). Those of
+            an existing data set must agree and are kept, `provenance` excepted.
         quality: video compression.
 
     Raises:
@@ -236,15 +237,20 @@ class LeRobotWriter:
         """Take up a data set after its last counted episode and remove what was not counted."""
         info = fmt.read_info(self.path)
         given = {"fps": self.fps, "features": self.features, "robot_type": self.robot_type}
-        if self.metadata:
-            given[fmt.OWN_KEY] = self.metadata
         for name, value in given.items():
             if info.get(name) != value:
                 raise DataError(
                     f"{self.path} holds a data set whose {name} is {info.get(name)!r}, not "
                     f"{value!r}; write to another folder, or give the same"
                 )
-        self.metadata = info.get(fmt.OWN_KEY, {})
+        stored = info.get(fmt.OWN_KEY, {})
+        for name, value in self.metadata.items():
+            if name != fmt.PROVENANCE and stored.get(name) != value:
+                raise DataError(
+                    f"{self.path} was written with {name} {stored.get(name)!r}, not {value!r}; write "
+                    "to another folder"
+                )
+        self.metadata = stored
         self.num_episodes = int(info["total_episodes"])
         self.num_frames = int(info["total_frames"])
         for temporary in self.path.rglob("*.tmp"):

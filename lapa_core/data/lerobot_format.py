@@ -38,6 +38,11 @@ CAPTURE_TIME = "observation.capture_time"
 OWN_KEY = "lapa"
 """Key of `info.json` under which this project keeps its own facts (contract hash, provenance)."""
 
+PROVENANCE = "provenance"
+"""Key of our facts that says what made the data set: command, commit, date."""
+STATE_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
+"""A measured pose: position [m], rotation vector [rad], gripper opening."""
+
 AUTO_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     "frame_index": {"dtype": "int64", "shape": [1], "names": None},

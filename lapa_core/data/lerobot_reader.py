@@ -55,6 +55,10 @@ class LeRobotSource:
         """Number of frames of an episode, without reading it."""
         return int(self._row(index)["length"])
 
+    def origin(self, index: int) -> str:
+        """Where an episode that we wrote came from; empty for those of other tools."""
+        return str(self._row(index).get("lapa/source") or "")
+
     def columns(self, index: int) -> dict[str, NDArray]:
         """Return the numeric features of an episode: (T,) for shape [1], (T, n) for [n]."""
         table = self._episode_data(self._row(index), index)

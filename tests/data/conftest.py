@@ -108,3 +108,222 @@ def make_set(tmp_path, stamps):
         return tmp_path / name
 
     return make
+
+
+HEADER = "builtin_interfaces/Time stamp\nstring frame_id"
+INNER = {
+    "std_msgs/Header": HEADER,
+    "builtin_interfaces/Time": "int32 sec\nuint32 nanosec",
+    "geometry_msgs/Vector3": "float64 x\nfloat64 y\nfloat64 z",
+    "geometry_msgs/Point": "float64 x\nfloat64 y\nfloat64 z",
+    "geometry_msgs/Quaternion": "float64 x 0\nfloat64 y 0\nfloat64 z 0\nfloat64 w 1",
+    "geometry_msgs/Pose": "Point position\nQuaternion orientation",
+}
+COMPRESSED = "std_msgs/Header header\nstring format\nuint8[] data"
+RAW = (
+    "std_msgs/Header header\nuint32 height\nuint32 width\nstring encoding\n"
+    "uint8 is_bigendian\nuint32 step\nuint8[] data"
+)
+
+
+def definition(name, text=None):
+    """A `ros2msg` schema text; lapa_msgs are read from the workspace, so they cannot drift."""
+    if text is None:
+        text = (REPOSITORY / "ros2_ws/src/lapa_msgs/msg" / f"{name}.msg").read_text()
+    parts = [text]
+    for inner, content in INNER.items():
+        parts.append(f"{'=' * 80}\nMSG: {inner}\n{content}")
+    return "\n".join(parts)
+
+
+def time_of(stamp_s):
+    nanoseconds = round(stamp_s * 1e9)
+    return {"sec": nanoseconds // 10**9, "nanosec": nanoseconds % 10**9}
+
+
+class RecordingPlan:
+    """One recorded episode: 5 Hz deltas, 20 Hz arm states, 20 Hz pictures, as the nodes publish."""
+
+    def __init__(self, contract):
+        self.start_s = 1000.0
+        self.steps = 10
+        self.period_s = 0.2
+        self.outcome = "success"
+        self.instruction = "push the red block to the left"
+        self.contract_name = contract.name
+        self.contract_hash = self.arm_hash = contract.hash
+        self.camera_rate_hz = 20.0
+        self.camera_offset_s = 0.0
+        self.camera_until_s = 1e9
+        self.size_px = contract.cameras["front"].width_px
+        self.encoding = "jpeg"
+        self.refused = ()
+        self.unrecorded = ()
+        self.arm_state = True
+        self.namespace = ""
+        self.pause_after = {}
+        self.rotation_rad = 0.1
+
+    def delta_times(self):
+        times, now_s = [], self.start_s
+        for step in range(self.steps):
+            times.append(now_s)
+            now_s += self.period_s + self.pause_after.get(step, 0.0)
+        return times
+
+    def delta(self, step, stamp_s):
+        return {
+            "header": {"stamp": time_of(stamp_s + 0.03), "frame_id": "base_link"},
+            "observation_stamp": time_of(stamp_s),
+            "source": "operator",
+            "sequence": step + 5,
+            "translation": {"x": 0.001 * step, "y": 0.002, "z": -0.003},
+            "rotation": {"x": 0.0, "y": 0.0, "z": 0.01 * step},
+            "gripper": 1.0 if step % 2 else 0.0,
+            "bins": [],
+            "contract_hash": self.contract_hash,
+        }
+
+    def arm(self, stamp_s, applied):
+        """Measured pose: x tells the time, the turn about z is `rotation_rad`."""
+        position = {"x": stamp_s - self.start_s, "y": 0.1, "z": 0.2}
+        half = self.rotation_rad / 2
+        turn = {"x": 0.0, "y": 0.0, "z": np.sin(half), "w": np.cos(half)}
+        pose = {"position": position, "orientation": turn}
+        return {
+            "header": {"stamp": time_of(stamp_s), "frame_id": "base_link"},
+            "mode": 2,
+            "reason": "",
+            "commanded_pose": pose,
+            "measured_pose": pose,
+            "joint_names": [],
+            "commanded_joints": [],
+            "measured_joints": [],
+            "commanded_gripper": 0.0,
+            "measured_gripper": 0.5,
+            "last_applied_source": "operator" if applied else "",
+            "last_applied_sequence": applied[-1] + 5 if applied else 0,
+            "last_latency_s": 0.0,
+            "applied": len(applied),
+            "refused": 0,
+            "last_refusal": "",
+            "contract_hash": self.arm_hash,
+        }
+
+    def picture(self, number, stamp_s):
+        import io
+
+        from PIL import Image
+
+        image = stamp(number, self.size_px)
+        header = {"stamp": time_of(stamp_s + self.camera_offset_s), "frame_id": "camera"}
+        if self.encoding == "jpeg":
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "JPEG", quality=95)
+            return {"header": header, "format": "rgb8; jpeg compressed", "data": stream.getvalue()}
+        padded = np.concatenate([image[..., ::-1], np.zeros((*image.shape[:1], 2, 3), np.uint8)], 1)
+        size = {"height": self.size_px, "width": self.size_px, "step": padded.shape[1] * 3}
+        return {
+            "header": header,
+            **size,
+            "encoding": self.encoding,
+            "is_bigendian": 0,
+            "data": padded.tobytes(),
+        }
+
+    def events(self):
+        """(time, topic, message) of everything, in the order of arrival."""
+        times = self.delta_times()
+        events = [
+            (time_s + 0.03, "delta", self.delta(step, time_s))
+            for step, time_s in enumerate(times)
+            if step not in self.unrecorded
+        ]
+        end_s = times[-1] + 0.3
+        for number in range(round((end_s - self.start_s + 0.1) * 20)):
+            now_s = self.start_s - 0.1 + number / 20
+            applied = [
+                step
+                for step, time_s in enumerate(times)
+                if time_s + 0.04 <= now_s and step not in self.refused
+            ]
+            if self.arm_state:
+                events.append((now_s, "arm_state", self.arm(now_s, applied)))
+        for number in range(int((end_s - self.start_s + 0.1) * self.camera_rate_hz)):
+            now_s = self.start_s - 0.1 + number / self.camera_rate_hz
+            if now_s < self.start_s + self.camera_until_s:
+                events.append((now_s + 0.01, "picture", self.picture(number, now_s)))
+        return sorted(events, key=lambda event: event[0])
+
+    def write(self, path, finish=True):
+        """Write the file as the recorder does: metadata first, flushed chunks, metadata last."""
+        import json
+
+        from mcap.writer import CompressionType, Writer
+
+        stream = path.open("wb")
+        writer = Writer(stream, chunk_size=64 * 1024, compression=CompressionType.NONE)
+        writer.start(profile="ros2", library="test")
+        raw = self.encoding != "jpeg"
+        kinds = {
+            "delta": ("delta", "lapa_msgs/msg/EndEffectorDelta", definition("EndEffectorDelta")),
+            "arm_state": ("arm_state", "lapa_msgs/msg/ArmState", definition("ArmState")),
+            "picture": (
+                f"camera/front/image_raw{'' if raw else '/compressed'}",
+                f"sensor_msgs/msg/{'Image' if raw else 'CompressedImage'}",
+                definition("", RAW if raw else COMPRESSED),
+            ),
+        }
+        channels, encode = {}, {}
+        for kind, (topic, type_name, text) in kinds.items():
+            if kind == "arm_state" and not self.arm_state:
+                continue
+            schema = writer.register_schema(type_name, "ros2msg", text.encode())
+            channels[kind] = writer.register_channel(f"{self.namespace}/{topic}", "cdr", schema)
+            encode[kind] = cdr_encoder(type_name, text)
+        metadata = {
+            "instruction": self.instruction,
+            "operator_name": "tester",
+            "outcome": "",
+            "contract_name": self.contract_name,
+            "contract_hash": self.contract_hash,
+        }
+        writer.add_metadata("lapa.episode", {"json": json.dumps(metadata)})
+        for number, (time_s, kind, message) in enumerate(self.events()):
+            stamp_ns = round(time_s * 1e9)
+            writer.add_message(channels[kind], stamp_ns, encode[kind](message), stamp_ns, number)
+            if number % 20 == 19:
+                writer.flush()
+        if finish:
+            metadata["outcome"] = self.outcome
+            writer.add_metadata("lapa.episode", {"json": json.dumps(metadata)})
+            writer.finish()
+        else:
+            writer.flush()
+        stream.close()
+        return path
+
+
+def cdr_encoder(type_name, text):
+    """Messages as dictionaries to CDR bytes, by the package that ROS tools use outside ROS."""
+    import io
+
+    from mcap.reader import NonSeekingReader
+    from mcap_ros2.writer import Writer
+
+    def encode(message):
+        stream = io.BytesIO()
+        writer = Writer(stream)
+        writer.write_message("t", writer.register_msgdef(type_name, text), message, log_time=0)
+        writer.finish()
+        stream.seek(0)
+        return next(NonSeekingReader(stream).iter_messages())[2].data
+
+    return encode
+
+
+@pytest.fixture
+def plan():
+    from lapa_core.robot.contract import load_contract
+
+    return RecordingPlan(load_contract("wx250s_sim"))
