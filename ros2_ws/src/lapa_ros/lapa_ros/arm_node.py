@@ -39,7 +39,7 @@ class ArmNode(ManagedNode):
         self._state_publisher = self.create_lifecycle_publisher(ArmState, "arm_state", qos.STATE)
         self._entities.append((self.destroy_lifecycle_publisher, self._state_publisher))
         gate = CommandGate(self._contract, self.params.source, self.params.max_command_age_s)
-        self._logic = ArmLogic(self._contract, self._make_backend(), gate, self._say, self.params.move_speed_rad_s)
+        self._logic = ArmLogic(self._contract, self._make_backend(), gate, self.say, self.params.move_speed_rad_s)
         self._said_joint_states = False
         services = {"stop": self._stop, "clear": self._clear, "hold": self._hold, "ready": self._ready, "park": self._park}
         for name, handler in services.items():
@@ -149,10 +149,6 @@ class ArmNode(ManagedNode):
         state.applied, state.refused, state.last_refusal = logic.applied, logic.refused, logic.last_refusal
         state.contract_hash = self._contract.hash
         self._state_publisher.publish(state)
-
-    def _say(self, level: str, text: str) -> None:
-        logger = self.get_logger()
-        logger.warning(text) if level == "warn" else logger.info(text)
 
     def _stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(response, self._logic.stop)

@@ -14,7 +14,6 @@ import numpy as np
 from lapa_msgs.msg import TaskState
 
 from lapa_core.actions.delta import EndEffectorDelta
-from lapa_core.errors import LapaError
 from lapa_core.sim.expert import expert_action
 from lapa_core.sim.tasks import parse_instruction
 from lapa_ros.clock import to_seconds
@@ -57,6 +56,9 @@ class Demonstrator:
         num_done, num_failed: episodes so far.
     """
 
+    MAX_SPOILT = 5
+    """So many episodes spoilt in a row end the session."""
+
     def __init__(
         self, plan: SessionPlan, scene: SceneControl, states: Mailbox[TaskState], publish: Publish,
         log: Callable[[str], None],
@@ -66,32 +68,41 @@ class Demonstrator:
         self.num_done = self.num_failed = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Demonstrate every episode of the plan.
+        """Demonstrate every episode of the plan; one that a hiccup of the graph spoils is discarded.
 
         Raises:
-            GraphError: another node failed, or `stop` was set.
+            GraphError: `MAX_SPOILT` episodes in a row were spoilt, or `stop` was set.
         """
+        spoilt = 0
         for index in range(self._plan.episodes):
-            seed = self._plan.seed + index
-            start = self._scene.reset(seed, "", stop)
-            if self._plan.record:
-                facts = json.dumps({"seed": seed, "family": start.family, "domain": start.domain})
-                self._scene.start_recording(start.instruction, "scripted", facts)
+            label = f"episode {index + 1}/{self._plan.episodes} seed {self._plan.seed + index}"
             try:
-                steps = self._act(start.episode, stop)
-            except LapaError:
-                if self._plan.record:
-                    self._scene.stop_recording(False, "interrupted")
-                raise
-            outcome = "success" if steps is not None else "timeout"
+                self._log(f"{label}: {self._episode(self._plan.seed + index, stop)}")
+                spoilt = 0
+            except GraphError as error:
+                spoilt += 1
+                self.num_failed += 1
+                if stop.is_set() or spoilt == self.MAX_SPOILT:
+                    raise
+                self._log(f"{label}: discarded: {error}")
+
+    def _episode(self, seed: int, stop: threading.Event) -> str:
+        start = self._scene.reset(seed, "", stop)
+        if self._plan.record:
+            facts = json.dumps({"seed": seed, "family": start.family, "domain": start.domain})
+            self._scene.start_recording(start.instruction, "scripted", facts)
+        try:
+            steps = self._act(start.episode, stop)
+        except GraphError:
             if self._plan.record:
-                self._scene.stop_recording(steps is not None or self._plan.keep_failures, outcome)
-            self.num_done += 1
-            self.num_failed += steps is None
-            self._log(
-                f"episode {index + 1}/{self._plan.episodes} seed {seed}: {start.instruction!r} {outcome} "
-                f"after {steps if steps is not None else self._plan.max_steps} steps"
-            )
+                self._scene.stop_recording(False, "interrupted")
+            raise
+        outcome = "timeout" if steps is None else "success"
+        if self._plan.record:
+            self._scene.stop_recording(steps is not None or self._plan.keep_failures, outcome)
+        self.num_done += 1
+        self.num_failed += steps is None
+        return f"{start.instruction!r} {outcome} after {self._plan.max_steps if steps is None else steps} steps"
 
     def _act(self, episode: int, stop: threading.Event) -> int | None:
         """Command until the task is done; return the number of commands, or None where they ran out."""

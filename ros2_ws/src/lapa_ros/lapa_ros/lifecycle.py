@@ -68,6 +68,16 @@ class ManagedNode(LifecycleNode):
         """Return the node clock [s]."""
         return self.get_clock().now().nanoseconds * 1e-9
 
+    def say(self, level: str, text: str) -> None:
+        """Log at "info", "warn" or "error"; rclpy wants each level on a line of its own."""
+        logger = self.get_logger()
+        if level == "error":
+            logger.error(text)
+        elif level == "warn":
+            logger.warning(text)
+        else:
+            logger.info(text)
+
     def end(self, exit_code: int) -> None:
         """Ask the process to end."""
         self.exit_code = exit_code

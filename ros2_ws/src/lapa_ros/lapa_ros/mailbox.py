@@ -27,7 +27,7 @@ class Mailbox(Generic[Content]):
 
     def __init__(self, period_s: float):
         self._period_s = period_s
-        self._slack_s = 0.25 * period_s  # a frame this much early is due: camera grids do not divide every period
+        self._slack_s = 0.05 * period_s  # stamps of a camera grid jitter: a frame this much early is due
         self._arrived = threading.Condition()
         self._newest: Letter[Content] | None = None
         self._taken_s = float("-inf")

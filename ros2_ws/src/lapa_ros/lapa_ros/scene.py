@@ -50,6 +50,7 @@ class SceneControl:
             lambda: self.task is not None and self.task.episode == answer.episode,
             "the new scene's task state", 5.0, stop,
         )  # fmt: skip
+        wait_until(self._arm_measures, "the arm to receive joint states", 5.0, stop)
         call(self._hold, Trigger.Request())
         wait_until(self._arm_is_anchored, "the arm to hold where the simulator put it", 5.0, stop)
         assert self.task is not None
@@ -87,6 +88,9 @@ class SceneControl:
 
     def _on_arm(self, state: ArmState) -> None:
         self.arm = state
+
+    def _arm_measures(self) -> bool:
+        return self.arm is not None and self.arm.mode != ArmState.MODE_WAITING
 
     def _arm_is_anchored(self) -> bool:
         if self.arm is None or self.task is None or self.arm.mode != ArmState.MODE_HOLDING:

@@ -41,7 +41,7 @@ class SimNode(ManagedNode):
                 f"{self._camera.width_px} x {self._camera.height_px} px; choose another contract"
             )
         self._logic = SimLogic(
-            self._contract, self.params.domain, self.params.command_timeout_s, self.params.max_catch_up_s, self._say
+            self._contract, self.params.domain, self.params.command_timeout_s, self.params.max_catch_up_s, self.say
         )
         self._logic.reset(self.params.seed, "")
         self._logic.world.render("front", self._camera.width_px)
@@ -147,10 +147,6 @@ class SimNode(ManagedNode):
         if self.active:  # before the answer, so that an arm that is told to hold knows where it is
             self._publish_joints(self.get_clock().now().to_msg())
         return response
-
-    def _say(self, level: str, text: str) -> None:
-        logger = self.get_logger()
-        logger.warning(text) if level == "warn" else logger.info(text)
 
 
 def main() -> None:

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`policy`: camera frames and an instruction in, end-effector deltas out. A shell around `PolicyWorker`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from lapa_msgs.action import FollowInstruction
+from lapa_msgs.msg import ArmState, TaskState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+
+from lapa_core.errors import ContractError
+from lapa_core.policy import Policy
+from lapa_core.robot.contract import load_contract
+from lapa_ros import images, qos
+from lapa_ros.clock import to_seconds
+from lapa_ros.deltas import to_message
+from lapa_ros.diagnostics import OK, WARN, Health
+from lapa_ros.following import Following
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.mailbox import Mailbox
+from lapa_ros.policy_logic import ArmReport, PolicyWorker, Readiness, Thought
+
+OBEYING = (ArmState.MODE_HOLDING, ArmState.MODE_TRACKING)
+
+
+class PolicyNode(ManagedNode):
+    """Subscribes a camera, instruction, arm_state and task_state; publishes delta; serves ~/follow_instruction."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("policy", **kwargs)
+        self._entities: list[tuple[Callable[..., object], object]] = []
+        self._actions: ActionServer | None = None
+        self._worker: PolicyWorker | None = None
+        self._goal: tuple[ServerGoalHandle, Following] | None = None
+
+    def setup(self) -> None:
+        """Load contract and checkpoint, check that they belong together, think once, make the topics."""
+        self._contract = load_contract(self.params.contract)
+        self._policy = self._load_policy()
+        camera = self._contract.cameras["front"]
+        self._mailbox: Mailbox[Image | CompressedImage] = Mailbox(1.0 / self._contract.control_rate_hz)
+        self._readiness = Readiness(self._contract)
+        self._readiness.instruction = self.params.instruction.strip()
+        self._sequence = 0
+        self._latency_s = float("nan")
+        self._seen_s: deque[float] = deque(maxlen=50)
+        self._succeeded_s: deque[float] = deque(maxlen=50)
+        self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
+        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
+        topic = f"{self.params.camera_topic or camera.topic}/image_raw"
+        kind = Image
+        if self.params.transport == "compressed":
+            kind, topic = CompressedImage, f"{topic}/compressed"
+        for message, name, handler, profile in (
+            (kind, topic, self._on_frame, qos.CAMERA),
+            (String, "instruction", self._on_instruction, qos.INSTRUCTION),
+            (ArmState, "arm_state", self._on_arm, qos.STATE),
+            (TaskState, "task_state", self._on_task, qos.STATE),
+        ):
+            self._entities.append((self.destroy_subscription, self.create_subscription(message, name, handler, profile)))
+        self._actions = ActionServer(
+            self, FollowInstruction, "~/follow_instruction", execute_callback=self._conclude,
+            goal_callback=self._on_goal, handle_accepted_callback=self._on_accepted,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )  # fmt: skip
+        self.get_logger().info(f"sees {self.resolve_topic_name(topic)}")
+
+    def start(self) -> None:
+        """Begin to think."""
+        self._worker = PolicyWorker(
+            policy=self._policy, decode=images.to_rgb, mailbox=self._mailbox, readiness=self._readiness,
+            emit=self._publish, clock=self.now_s, say=self.say, period_s=1.0 / self._contract.control_rate_hz,
+            on_crash=lambda: self.end(1),
+        )  # fmt: skip
+        self._worker.start()
+        self._goal_timer = self.create_timer(0.1, self._watch_goal)
+
+    def stop(self) -> None:
+        """End the thinking; without commands the arm holds by its watchdog."""
+        self.destroy_timer(self._goal_timer)
+        if not self._worker.stop():
+            self.get_logger().error("the inference under way did not end within 5 s")
+        if self._goal is not None:
+            self._end_goal("halted", "the policy node was stopped")
+
+    def teardown(self) -> None:
+        """Give everything back."""
+        if self._actions is not None:
+            self._actions.destroy()
+            self._actions = None
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+
+    def health(self) -> Health:
+        """Not acting although there is an instruction is worth a warning."""
+        worker = self._worker
+        if not self.active or worker is None:
+            return Health(OK, "inactive", {})
+        last = worker.last
+        values = {"instruction": self._readiness.instruction, "steps": worker.num_steps,
+                  "inference [s]": f"{last.inference_s:.4f}" if last else ""}  # fmt: skip
+        idle = worker.waiting_for in ("", "no instruction")
+        return Health(OK if idle else WARN, worker.waiting_for or "acting", values)
+
+    def _load_policy(self) -> Policy:
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.params.num_threads))
+        policy = Policy.load(self.params.checkpoint or None)
+        import torch  # loaded by the policy; importing it before would slow every other failure
+
+        torch.set_num_threads(self.params.num_threads)
+        if policy.contract_hash != self._contract.hash:
+            raise ContractError(
+                f"the checkpoint was trained for contract {policy.contract_hash[:12]}, this robot's "
+                f"{self._contract.name} is {self._contract.hash[:12]}; finetune on this robot's recordings"
+            )
+        camera = self._contract.cameras["front"]
+        blank = images.to_image(np.zeros((camera.height_px, camera.width_px, 3), np.uint8), Header())
+        policy.act(images.to_rgb(blank), "warm up")  # the first call of everything is slow
+        return policy
+
+    def _publish(self, thought: Thought) -> None:
+        self._sequence += 1
+        message = to_message(
+            thought.step.delta, source="policy", sequence=self._sequence, stamp_s=self.now_s(),
+            observation_s=thought.observation_s, contract_hash=self._contract.hash, bins=thought.step.bins,
+        )  # fmt: skip
+        self._publisher.publish(message)
+        self._latency_s = to_seconds(message.header.stamp) - thought.observation_s
+        self._seen_s.append(thought.observation_s)
+        if self._goal is not None:
+            self._goal[1].steps += 1
+
+    def _on_frame(self, message: Image | CompressedImage) -> None:
+        self._mailbox.put(to_seconds(message.header.stamp), message)
+
+    def _on_arm(self, state: ArmState) -> None:
+        self._readiness.arm = ArmReport(
+            received_s=self.now_s(), obeys=state.mode in OBEYING, reason=state.reason,
+            contract_hash=state.contract_hash,
+        )  # fmt: skip
+
+    def _on_task(self, state: TaskState) -> None:
+        if state.success:
+            self._succeeded_s.append(to_seconds(state.header.stamp))
+
+    def _has_succeeded(self) -> bool:
+        """Judge on the very frames that the policy acted on, as the Gymnasium environment does."""
+        return not set(self._seen_s).isdisjoint(self._succeeded_s)
+
+    def _on_instruction(self, message: String) -> None:
+        if self._goal is not None:
+            self.get_logger().warning("instruction ignored: a FollowInstruction goal is being followed")
+            return
+        self._instruct(message.data)
+
+    def _instruct(self, instruction: str) -> None:
+        self._seen_s.clear()
+        self._mailbox.restart()
+        self._readiness.instruction = instruction.strip()
+
+    def _on_goal(self, goal: FollowInstruction.Goal) -> GoalResponse:
+        problem = ""
+        if not self.active:
+            problem = "the policy node is not active"
+        elif self._goal is not None:
+            problem = f"{self._goal[1].instruction!r} is being followed; cancel it first"
+        elif not goal.instruction.strip():
+            problem = "the instruction is empty"
+        elif not 0.0 <= goal.max_duration_s <= self.params.max_duration_s:
+            problem = f"max_duration_s is {goal.max_duration_s}; allowed are 0 to {self.params.max_duration_s}"
+        if problem:
+            self.get_logger().warning(f"goal rejected: {problem}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        """Begin to follow; `handle.execute` comes when it is over.
+
+        An execute callback that lasts as long as the goal would block this single-threaded node, and one that
+        awaits makes rclpy's executor spin at full speed.
+        """
+        goal = handle.request
+        duration_s = goal.max_duration_s or self.params.max_duration_s
+        self._instruct(goal.instruction)
+        self._goal = (handle, Following(goal.instruction, duration_s, self.now_s()))
+
+    def _watch_goal(self) -> None:
+        if self._goal is None:
+            return
+        handle, following = self._goal
+        now_s = self.now_s()
+        feedback = FollowInstruction.Feedback(
+            steps=following.steps, elapsed_s=now_s - following.started_s, waiting_for=self._worker.waiting_for,
+            latency_ms=self._latency_s * 1e3,
+        )  # fmt: skip
+        handle.publish_feedback(feedback)
+        if following.update(now_s, cancelled=handle.is_cancel_requested, success=self._has_succeeded(),
+                            waiting_for=self._worker.waiting_for):  # fmt: skip
+            self._end_goal(following.outcome, following.message)
+
+    def _end_goal(self, outcome: str, message: str) -> None:
+        handle, following = self._goal
+        self._goal = None
+        self._instruct("")
+        following.outcome, following.message = outcome, message
+        self.get_logger().info(f"{following.instruction!r}: {outcome}, {message}")
+        handle.execute(partial(self._conclude, following=following))
+
+    def _conclude(self, handle: ServerGoalHandle, following: Following | None = None) -> FollowInstruction.Result:
+        assert following is not None, "a goal is executed only by _end_goal"
+        settle = {"success": handle.succeed, "cancelled": handle.canceled}.get(following.outcome, handle.abort)
+        settle()
+        return FollowInstruction.Result(
+            outcome=following.outcome, message=following.message, steps=following.steps
+        )
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(PolicyNode))
+
+
+if __name__ == "__main__":
+    main()
