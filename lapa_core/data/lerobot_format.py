@@ -149,6 +149,36 @@ def data_table(columns: Mapping[str, NDArray], features: Features) -> pa.Table:
     return pa.table(arrays, names=names)
 
 
+def column_to_numpy(column: pa.ChunkedArray, feature: Mapping[str, Any]) -> NDArray:
+    """Return the rows of a numeric feature: (T,) for shape [1], (T, n) for any other.
+
+    Raises:
+        DataError: a row is empty or of another size than the feature's shape.
+    """
+    array = column.combine_chunks()
+    shape = list(feature["shape"])
+    nested = pa.types.is_nested(array.type)
+    if nested == (shape == [1]):
+        raise DataError(f"it holds {array.type}; rows of shape {shape} are needed")
+    while pa.types.is_nested(array.type):
+        if array.null_count:
+            raise DataError(f"{array.null_count} rows are empty; fill them or drop the episode")
+        array = array.flatten()
+    if array.null_count or len(array) != int(np.prod(shape)) * len(column):
+        raise DataError(f"{len(column)} rows hold {len(array)} numbers; shape {shape} is needed")
+    values = array.to_numpy(zero_copy_only=False).astype(feature["dtype"], copy=False)
+    return values.reshape(len(column), -1) if nested else values
+
+
+def parse_json(text: bytes | str) -> dict[str, Any]:
+    """Parse an object inside other metadata; an empty one where it is no object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def tasks_table(instructions: Sequence[str]) -> pa.Table:
     """Build `tasks.parquet`; the text is the pandas index, else the format's tools see a number."""
     table = pa.table(

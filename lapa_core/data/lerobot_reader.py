@@ -63,7 +63,7 @@ class LeRobotSource:
         """Return the numeric features of an episode: (T,) for shape [1], (T, n) for [n]."""
         table = self._episode_data(self._row(index), index)
         return {
-            name: _to_numpy(table[name], feature, self.path)
+            name: fmt.column_to_numpy(table[name], feature)
             for name, feature in self.features.items()
             if name in table.column_names
             and feature["dtype"] not in ("video", "image", "string", "language")
@@ -207,23 +207,6 @@ class LeRobotSource:
                     f"{self.path}: image {number} of episode {index} cannot be read ({error})"
                 ) from error
         return frames
-
-
-def _to_numpy(column: pa.ChunkedArray, feature: dict[str, Any], path: Path) -> NDArray:
-    array = column.combine_chunks()
-    size = int(np.prod(feature["shape"]))
-    if pa.types.is_nested(array.type):
-        while pa.types.is_nested(array.type):
-            array = array.flatten()
-        values = array.to_numpy(zero_copy_only=False)
-        if values.size != size * len(column):
-            raise DataError(
-                f"{path}: a row of shape {feature['shape']} has another size; write the set again"
-            )
-        values = values.reshape(len(column), size)
-    else:
-        values = array.to_numpy(zero_copy_only=False)
-    return values.astype(feature["dtype"], copy=False)
 
 
 def _as_matrix(values: NDArray) -> NDArray[np.float32]:

@@ -96,12 +96,14 @@ class RldsSource:
             source=source,
         )
 
-    def views(self, index: int, image_px: int | None = None) -> dict[str, NDArray[np.uint8]]:
-        """Return the frames of every camera of one episode, (T, H, W, 3) each."""
+    def views(
+        self, index: int, cameras: tuple[str, ...], image_px: int | None = None
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Return the frames of several cameras of one episode, (T, H, W, 3) each."""
         place = self._records[index]
         features = parse_example(place.read())
         source = f"{place.path} record at byte {place.offset}"
-        return {name: self.frames(features, name, source, image_px) for name in self.cameras}
+        return {name: self.frames(features, name, source, image_px) for name in cameras}
 
     def frames(
         self, features: dict[str, Feature], camera: str, source: str, image_px: int | None

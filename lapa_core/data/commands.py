@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: T201 -- these mains talk to the person who typed the command
+"""`lapa data info | import | export | verify`: configs, and what each prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import singledispatch
+from pathlib import Path
+
+from lapa_core.data.convert import import_source
+from lapa_core.data.describe import describe
+from lapa_core.data.export import export_recordings
+from lapa_core.data.recorded_rows import RowLimits
+from lapa_core.data.verify import verify
+from lapa_core.data.video import VideoQuality
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Say what a data set holds."""
+
+    path: Path
+    """LeRobot v3, RLDS or video folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Turn an RLDS data set or a folder of videos into a LeRobot v3 data set."""
+
+    source: Path
+    """RLDS data set, or folder of mp4, webm, mkv and mov files."""
+    out: Path
+    """Folder of the new data set; an existing one is continued."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to take; none takes the first."""
+    fps: int | None = None
+    """Frames per second of the data set; None keeps the source's, which must be whole and one for all."""
+    image_px: int | None = None
+    """Side of the square frames to store [px]; None keeps the source's size."""
+    quality: VideoQuality = field(default_factory=VideoQuality)
+    """Video compression."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Turn recorded MCAP episodes into a LeRobot v3 data set."""
+
+    recordings: Path
+    """Folder that the recorder wrote to."""
+    out: Path
+    """Folder of the data set; an existing one is continued with what is new."""
+    contract: str = ""
+    """Robot contract, a name or a path; empty takes the one that the recordings name."""
+    outcomes: tuple[str, ...] = ("success",)
+    """Outcomes that are exported; none exports every one."""
+    limits: RowLimits = field(default_factory=RowLimits)
+    """What an episode must satisfy."""
+    quality: VideoQuality = field(default_factory=VideoQuality)
+    """Video compression."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Check every row, video and index of a LeRobot v3 data set."""
+
+    path: Path
+    """Folder of the data set."""
+    decode: bool = True
+    """Decode every frame; without it only the times in the packets are compared."""
+
+
+@singledispatch
+def main(config: object) -> None:
+    """Run the verb whose config is given."""
+    raise TypeError(f"{type(config).__name__} is no config of `lapa data`")
+
+
+@main.register
+def _(config: InfoConfig) -> None:
+    for line in describe(config.path):
+        print(line)
+
+
+@main.register
+def _(config: ImportConfig) -> None:
+    report = import_source(
+        config.source,
+        config.out,
+        cameras=config.cameras,
+        fps=config.fps,
+        image_px=config.image_px,
+        quality=config.quality,
+        progress=True,
+    )
+    for refusal in report.refusals:
+        print(f"REFUSED: {refusal}")
+    print(
+        f"{config.out}: {report.num_episodes} episodes ({report.num_frames} frames) imported, "
+        f"{report.num_known} were there before, {len(report.refusals)} refused"
+    )
+
+
+@main.register
+def _(config: ExportConfig) -> None:
+    reports = export_recordings(
+        config.recordings,
+        config.out,
+        contract=config.contract,
+        outcomes=config.outcomes,
+        limits=config.limits,
+        quality=config.quality,
+        on_report=lambda report: print(report.line()),
+    )
+    refused = sum(not report.accepted for report in reports)
+    known = sum(report.known for report in reports)
+    rows = sum(report.rows.rows for report in reports if report.accepted)
+    print(
+        f"{config.out}: {len(reports) - refused - known} episodes ({rows} rows) exported, {known} "
+        f"were there before, {refused} refused"
+    )
+
+
+@main.register
+def _(config: VerifyConfig) -> None:
+    report = verify(config.path, decode=config.decode, progress=True)
+    report.raise_on_problem()
+    print(
+        f"{config.path}: sound; {report.num_episodes} episodes, {report.num_frames} rows, "
+        f"{report.num_videos} videos"
+    )
