@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,7 +40,9 @@ class BenchSimConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.seeds < 0:
-            raise ContractError(f"steps is {self.steps} and seeds {self.seeds}; at least 1 and 0 are needed")
+            raise ContractError(
+                f"steps is {self.steps} and seeds {self.seeds}; at least 1 and 0 are needed"
+            )
 
 
 def measure_speed(env: TabletopEnv, num_steps: int) -> dict[str, float]:
@@ -60,12 +63,16 @@ def measure_speed(env: TabletopEnv, num_steps: int) -> dict[str, float]:
     return {"steps_per_cpu_second": num_steps / cpu_s, "steps_per_second": num_steps / wall_s}
 
 
-def measure_expert(env: TabletopEnv, family: str, num_seeds: int, noise: NoiseConfig | None) -> dict[str, float]:
+def measure_expert(
+    env: TabletopEnv, family: str, num_seeds: int, noise: NoiseConfig | None
+) -> dict[str, float]:
     """Return the expert's success rate, mean and 95th percentile of steps, and refused actions of one family."""
     successes, lengths, refused = [], [], 0
     for seed in range(num_seeds):
         env.reset(seed=seed, options={"family": family})
-        disturb = ExecutionNoise(noise, np.random.default_rng([seed, 1])) if noise is not None else None
+        disturb = (
+            ExecutionNoise(noise, np.random.default_rng([seed, 1])) if noise is not None else None
+        )
         done = truncated = False
         info: dict[str, Any] = {}
         while not (done or truncated):
@@ -84,14 +91,24 @@ def measure_expert(env: TabletopEnv, family: str, num_seeds: int, noise: NoiseCo
 
 def main(config: BenchSimConfig) -> None:
     """Measure, and print one JSON object on the last line."""
-    os.environ.setdefault("LP_NUM_THREADS", "0")  # one core is what is measured; llvmpipe would take them all
+    os.environ.setdefault(
+        "LP_NUM_THREADS", "0"
+    )  # one core is what is measured; llvmpipe would take them all
     env = TabletopEnv(domain=config.domain, image_px=config.image_px)
     try:
-        result: dict[str, Any] = {"bench": "sim", "config": asdict(config), "machine": platform.processor() or platform.machine()}
-        result.update({name: round(value, 1) for name, value in measure_speed(env, config.steps).items()})
+        result: dict[str, Any] = {
+            "bench": "sim",
+            "config": asdict(config),
+            "machine": platform.processor() or platform.machine(),
+        }
+        result.update(
+            {name: round(value, 1) for name, value in measure_speed(env, config.steps).items()}
+        )
         if config.seeds:
             noise = NoiseConfig() if config.noise else None
-            result["expert"] = {name: measure_expert(env, name, config.seeds, noise) for name in FAMILIES}
+            result["expert"] = {
+                name: measure_expert(env, name, config.seeds, noise) for name in FAMILIES
+            }
     finally:
         env.close()
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result) + "\n")

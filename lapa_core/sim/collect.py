@@ -7,7 +7,7 @@ Resumable: started again with the same settings it goes on after the last episod
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class CollectConfig:
     """Task families, drawn uniformly."""
     image_px: int = 128
     """Side of the videos [px]."""
-    noise: NoiseConfig = NoiseConfig()
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Perturbation of what is executed; labels stay clean."""
     workers: int = 2
     """Processes that simulate."""
@@ -85,7 +85,9 @@ def collect(config: CollectConfig) -> int:
     )
     missing = range(writer.num_episodes, config.episodes)
     episodes = iter_episodes(missing, rollout, workers=config.workers)
-    for episode in tqdm(episodes, total=len(missing), unit="episode", disable=not sys.stderr.isatty()):
+    for episode in tqdm(
+        episodes, total=len(missing), unit="episode", disable=not sys.stderr.isatty()
+    ):
         writer.add_episode(
             {"front": episode.frames},
             instruction=episode.instruction,

@@ -26,9 +26,10 @@ from lapa_core.sim.tasks import Task, parse_instruction, sample_task
 from lapa_core.sim.world import TabletopWorld
 
 Observation = dict[str, Any]
+Action = NDArray[np.floating[Any]]
 
 
-class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+class TabletopEnv(gymnasium.Env[Observation, Action]):
     """A table with four coloured blocks and an instruction about one of them.
 
     Observation: `image` (image_px, image_px, 3) uint8 of the front camera, through `lapa_core.image.preprocess`;
@@ -37,7 +38,7 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     holds, `info["refused"]` counts it and `info["refusal"]` says why.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 (Gymnasium declares it so)
 
     def __init__(
         self,
@@ -79,8 +80,12 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.max_steps = max_steps
         self._families = tuple(families)
         self._render_px = render_px
-        self._camera_px = min(self.contract.cameras["front"].width_px, self.contract.cameras["front"].height_px)
-        self._image_px = image_px if image_px is not None else self.contract.cameras["front"].image_px
+        self._camera_px = min(
+            self.contract.cameras["front"].width_px, self.contract.cameras["front"].height_px
+        )
+        self._image_px = (
+            image_px if image_px is not None else self.contract.cameras["front"].image_px
+        )
         self._substeps = round(self.contract.command_rate_hz / self.contract.control_rate_hz)
         self.task: Task = parse_instruction("point to the red block")
         self._steps = 0
@@ -93,7 +98,8 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         )
         caps = [self.contract.max_translation_m] * 3 + [self.contract.max_rotation_rad] * 3
         self.action_space = spaces.Box(
-            np.array([*(-cap for cap in caps), 0.0], dtype=np.float32), np.array([*caps, 1.0], dtype=np.float32)
+            np.array([*(-cap for cap in caps), 0.0], dtype=np.float32),
+            np.array([*caps, 1.0], dtype=np.float32),
         )
 
     def reset(
@@ -111,7 +117,9 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         options = dict(options or {})
         if extra := sorted(set(options) - {"instruction", "family", "layout"}):
-            raise ContractError(f"reset options {extra} are unknown; allowed are instruction, family and layout")
+            raise ContractError(
+                f"reset options {extra} are unknown; allowed are instruction, family and layout"
+            )
         if "instruction" in options:
             self.task = parse_instruction(options["instruction"])
         else:
@@ -124,9 +132,7 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._refused = 0
         return self._observe(), self._info("")
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply one end-effector delta and run one control period."""
         refusal = ""
         now_s = self.world.time_s
@@ -144,7 +150,7 @@ class TabletopEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         done = bool(info["success"])
         return self._observe(), float(done), done, not done and self._steps >= self.max_steps, info
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         """Return the front camera's image with shadows, (render_px, render_px, 3) uint8, for people."""
         return self.world.render("front", self._render_px, fine=True)
 

@@ -63,7 +63,9 @@ def _push(tool: Array, positions: dict[str, Array], task: Task) -> Array:
     tolerance = _TOLERANCE_M + _FUNNEL_SLOPE * max(0.0, ahead - _CONTACT_M)
     behind = np.clip(block - direction * BEHIND_M, TOOL_MIN_M, TOOL_MAX_M)
     aligned = 0.4 * _CONTACT_M < ahead < 2.5 * BEHIND_M and float(np.linalg.norm(aside)) < tolerance
-    if aligned or np.linalg.norm(behind - tool) < _AT_GOAL_M:  # at the edge, `behind` may be as good as it gets
+    if (
+        aligned or np.linalg.norm(behind - tool) < _AT_GOAL_M
+    ):  # at the edge, `behind` may be as good as it gets
         step = direction * _PUSH_STEP_M + aside * _STEERING
         return step * min(1.0, MAX_STEP_M / float(np.linalg.norm(step)))
     return _travel(tool, behind, positions)
@@ -102,7 +104,7 @@ class ExecutionNoise:
         self._config = config
         self._rng = rng
         self._sigma_m = rng.uniform(0.0, config.max_sigma_m)
-        self._burst = np.zeros(2)
+        self._burst: Array = np.zeros(2)
         self._burst_left = 0
 
     def perturb(self, action: Array, max_translation_m: float) -> Array:

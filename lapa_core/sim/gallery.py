@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class GalleryConfig:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 2:
-            raise ContractError(f"rows is {self.rows} and columns {self.columns}; at least 1 and 2 are needed")
+            raise ContractError(
+                f"rows is {self.rows} and columns {self.columns}; at least 1 and 2 are needed"
+            )
 
 
 def render_gallery(config: GalleryConfig) -> NDArray[np.uint8]:
@@ -76,4 +79,5 @@ def main(config: GalleryConfig) -> None:
     sheet = render_gallery(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(config.out)
-    print(f"wrote {config.out} ({sheet.shape[1]} x {sheet.shape[0]} px, domain {config.domain})")
+    height, width = sheet.shape[:2]
+    sys.stdout.write(f"wrote {config.out}: {width} x {height} px, domain {config.domain}\n")

@@ -17,12 +17,14 @@ def load_mujoco() -> ModuleType:
     Raises:
         SetupError: MuJoCo is not installed.
     """
-    if sys.platform.startswith("linux"):
+    if sys.platform.startswith("linux") and "mujoco" not in sys.modules:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
     try:
         import mujoco
     except ModuleNotFoundError as error:
-        raise SetupError("the simulator needs MuJoCo: pip install 'lapa[sim]' (or pip install mujoco)") from error
+        raise SetupError(
+            "the simulator needs MuJoCo: pip install 'lapa[sim]' (or pip install mujoco)"
+        ) from error
     return mujoco
 
 
@@ -38,7 +40,7 @@ def open_renderer(model: Any, size_px: int) -> Any:
     except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
         # A missing libEGL surfaces as AttributeError inside PyOpenGL, an unusable one as RuntimeError.
         raise SetupError(
-            f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r} cannot make an off-screen GL context ({error}). On Debian "
-            "or Ubuntu: apt install libegl1 libegl-mesa0 libgl1-mesa-dri; or set MUJOCO_GL=osmesa after "
-            "apt install libosmesa6"
+            f"no off-screen GL context with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} ({error}). If mujoco was "
+            "imported before lapa_core.sim, set MUJOCO_GL=egl in the environment. On Debian or Ubuntu: apt install "
+            "libegl1 libegl-mesa0 libgl1-mesa-dri; or set MUJOCO_GL=osmesa after apt install libosmesa6"
         ) from error

@@ -68,15 +68,23 @@ def meanings(family: str) -> list[Meaning]:
     if family == "point_to_block":
         return [Meaning(family, block, None, None) for block in BLOCK_RGB]
     if family == "push_direction":
-        return [Meaning(family, block, direction, None) for block in BLOCK_RGB for direction in DIRECTIONS]
+        return [
+            Meaning(family, block, direction, None)
+            for block in BLOCK_RGB
+            for direction in DIRECTIONS
+        ]
     if family == "push_to_block":
-        return [Meaning(family, block, None, target) for block, target in permutations(BLOCK_RGB, 2)]
+        return [
+            Meaning(family, block, None, target) for block, target in permutations(BLOCK_RGB, 2)
+        ]
     raise ContractError(f"task family {family!r} is unknown; allowed are {FAMILIES}")
 
 
 def phrasings(meaning: Meaning) -> list[str]:
     """Return every sentence for a meaning."""
-    directions: tuple[str, ...] = ("",) if meaning.direction is None else DIRECTION_PHRASES[meaning.direction]
+    directions: tuple[str, ...] = (
+        ("",) if meaning.direction is None else DIRECTION_PHRASES[meaning.direction]
+    )
     return [
         template.format(block=meaning.block, target=meaning.target, direction=direction)
         for template in TEMPLATES[meaning.family]
@@ -94,10 +102,17 @@ def parse_meaning(instruction: str) -> Meaning:
     table = _sentences()
     if sentence not in table:
         close = difflib.get_close_matches(sentence, table, n=3, cutoff=0.0)
-        raise ContractError(f"instruction {instruction!r} is none of the {len(table)} known; the closest are {close}")
+        raise ContractError(
+            f"instruction {instruction!r} is none of the {len(table)} known; the closest are {close}"
+        )
     return table[sentence]
 
 
 @lru_cache(maxsize=1)
 def _sentences() -> dict[str, Meaning]:
-    return {sentence: meaning for family in FAMILIES for meaning in meanings(family) for sentence in phrasings(meaning)}
+    return {
+        sentence: meaning
+        for family in FAMILIES
+        for meaning in meanings(family)
+        for sentence in phrasings(meaning)
+    }

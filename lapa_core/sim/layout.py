@@ -66,10 +66,15 @@ def sample_layout(
             tool = np.asarray(tool_xy_m, dtype=np.float64)
         if not _apart(blocks_xy, tool):
             continue
-        if task is None or _feasible(task, dict(zip(BLOCK_NAMES, blocks_xy)), tool):
+        if task is None or _feasible(task, dict(zip(BLOCK_NAMES, blocks_xy, strict=True)), tool):
             yaws = rng.uniform(-_MAX_YAW_RAD, _MAX_YAW_RAD, size=len(BLOCK_NAMES))
-            poses = [BlockPose(float(x), float(y), float(yaw)) for (x, y), yaw in zip(blocks_xy, yaws)]
-            return Layout(dict(zip(BLOCK_NAMES, poses)), (float(tool[0]), float(tool[1])))
+            poses = [
+                BlockPose(float(x), float(y), float(yaw))
+                for (x, y), yaw in zip(blocks_xy, yaws, strict=True)
+            ]
+            return Layout(
+                dict(zip(BLOCK_NAMES, poses, strict=True)), (float(tool[0]), float(tool[1]))
+            )
     raise ContractError(
         f"no layout leaves room for {task.instruction if task else 'four blocks'!r} with the tool at {tool_xy_m}; "
         "bring the tool over the board, or name another block or direction"
@@ -77,15 +82,22 @@ def sample_layout(
 
 
 def _apart(blocks_xy: NDArray[np.float64], tool: NDArray[np.float64]) -> bool:
-    gaps = np.linalg.norm(blocks_xy[:, None] - blocks_xy[None], axis=-1)[np.triu_indices(len(blocks_xy), 1)]
-    return bool(gaps.min() > _BLOCK_SPACING_M and np.linalg.norm(blocks_xy - tool, axis=1).min() > _TOOL_CLEARANCE_M)
+    gaps = np.linalg.norm(blocks_xy[:, None] - blocks_xy[None], axis=-1)[
+        np.triu_indices(len(blocks_xy), 1)
+    ]
+    return bool(
+        gaps.min() > _BLOCK_SPACING_M
+        and np.linalg.norm(blocks_xy - tool, axis=1).min() > _TOOL_CLEARANCE_M
+    )
 
 
 def _feasible(task: Task, xy: dict[str, NDArray[np.float64]], tool: NDArray[np.float64]) -> bool:
     block = xy[task.block]
     if task.family == "point_to_block":
         return bool(np.linalg.norm(block - tool) > _POINT_DISTANCE_M)
-    others = np.array([position for name, position in xy.items() if name not in (task.block, task.target)])
+    others = np.array(
+        [position for name, position in xy.items() if name not in (task.block, task.target)]
+    )
     if task.family == "push_to_block":
         assert task.target is not None, task
         path = xy[task.target] - block

@@ -7,18 +7,26 @@ only; that keeps the scripted expert a function of what a policy sees in one fra
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
 _RING_POINTS = 8
-_RING = np.stack([f(np.arange(_RING_POINTS) * 2 * np.pi / _RING_POINTS) for f in (np.cos, np.sin)], axis=1)
-_RING_SCALE = 1.02 / np.cos(np.pi / _RING_POINTS)  # chords between neighbours stay outside the circle
+_RING = np.stack(
+    [f(np.arange(_RING_POINTS) * 2 * np.pi / _RING_POINTS) for f in (np.cos, np.sin)], axis=1
+)
+_RING_SCALE = 1.02 / np.cos(
+    np.pi / _RING_POINTS
+)  # chords between neighbours stay outside the circle
 _TOUCH_M = 1e-6
 
 
-def shortest_path(start: Array, goal: Array, centres_N2: Array, radius_m: float, low: Array, high: Array) -> Array:
+def shortest_path(
+    start: Array, goal: Array, centres_N2: Array, radius_m: float, low: Array, high: Array
+) -> Array:
     """Return the points, (K, 2) [m], of the shortest path: `start` first, `goal` last.
 
     An obstacle that already holds start or goal shrinks until it touches that point: a path may always leave.
@@ -57,7 +65,7 @@ def shortest_path(start: Array, goal: Array, centres_N2: Array, radius_m: float,
 
 def point_along(path_K2: Array, distance_m: float) -> Array:
     """Return the point, (2,) [m], `distance_m` along a path; its end where the path is shorter."""
-    for begin, end in zip(path_K2, path_K2[1:]):
+    for begin, end in pairwise(path_K2):
         length = float(np.linalg.norm(end - begin))
         if distance_m < length:
             return begin + (end - begin) * (distance_m / length)
@@ -83,11 +91,15 @@ def _distances(points_N2: Array, centres_M2: Array) -> Array:
     return np.linalg.norm(points_N2[:, None] - centres_M2[None], axis=-1)
 
 
-def _clear(starts_K2: Array, ends_K2: Array, centres_N2: Array, radii_N: Array) -> NDArray[np.bool_]:
+def _clear(
+    starts_K2: Array, ends_K2: Array, centres_N2: Array, radii_N: Array
+) -> NDArray[np.bool_]:
     """Return, for K segments, whether each stays outside every circle."""
     along = ends_K2 - starts_K2
     squared = np.maximum((along**2).sum(axis=1), 1e-12)[:, None]
     to_centre = centres_N2[None] - starts_K2[:, None]
     share = np.clip((to_centre * along[:, None]).sum(axis=-1) / squared, 0.0, 1.0)
     nearest = starts_K2[:, None] + share[..., None] * along[:, None]
-    return (np.linalg.norm(centres_N2[None] - nearest, axis=-1) >= radii_N[None] - _TOUCH_M).all(axis=1)
+    return (np.linalg.norm(centres_N2[None] - nearest, axis=-1) >= radii_N[None] - _TOUCH_M).all(
+        axis=1
+    )

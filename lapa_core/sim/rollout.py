@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,15 @@ from lapa_core.sim.instructions import FAMILIES
 
 _ATTEMPTS = 50
 """Failures of the expert in a row before it is the configuration that is wrong."""
-STATE_NAMES = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
+STATE_NAMES = (
+    "waist",
+    "shoulder",
+    "elbow",
+    "forearm_roll",
+    "wrist_angle",
+    "wrist_rotate",
+    "gripper",
+)
 """Columns of `Episode.states`: measured joints [rad] and gripper, 0 closed to 1 open."""
 
 
@@ -39,7 +47,7 @@ class RolloutConfig:
     """Task families, drawn uniformly."""
     image_px: int = 64
     """Side of the frames [px]: the contract's camera frame through `lapa_core.image.preprocess`."""
-    noise: NoiseConfig = NoiseConfig()
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Perturbation of what is executed; labels stay clean."""
     max_steps: int = 60
     """Control steps after which an attempt counts as failed and is drawn again."""
@@ -81,10 +89,11 @@ def record_episode(env: TabletopEnv, index: int, config: RolloutConfig) -> Episo
 
 
 def collect_episodes(
-    num_episodes: int, config: RolloutConfig = RolloutConfig(), *, workers: int = 2, start: int = 0
+    num_episodes: int, config: RolloutConfig | None = None, *, workers: int = 2, start: int = 0
 ) -> list[Episode]:
     """Return episodes `start` to `start + num_episodes - 1`, in order; see `iter_episodes`."""
-    return list(iter_episodes(range(start, start + num_episodes), config, workers=workers))
+    indices = range(start, start + num_episodes)
+    return list(iter_episodes(indices, config or RolloutConfig(), workers=workers))
 
 
 def iter_episodes(indices: range, config: RolloutConfig, *, workers: int = 2) -> Iterator[Episode]:
@@ -109,7 +118,10 @@ def iter_episodes(indices: range, config: RolloutConfig, *, workers: int = 2) ->
 
 def _make_env(config: RolloutConfig) -> TabletopEnv:
     return TabletopEnv(
-        domain=config.domain, families=config.families, image_px=config.image_px, max_steps=config.max_steps
+        domain=config.domain,
+        families=config.families,
+        image_px=config.image_px,
+        max_steps=config.max_steps,
     )
 
 

@@ -5,8 +5,8 @@ Families and thresholds follow Language Table (google-research/language-table 5b
 
 | family | done when | Language Table |
 |---|---|---|
-| point_to_block | tool within 4.5 cm of the block's centre, and closer to it than to any other | 5 cm |
-| push_direction | block at least 5 cm further along the direction, at most 30 degrees off it | 10 cm from a place 15 or 25 cm away |
+| point_to_block | tool within 4.5 cm of the block's centre, its nearest | 5 cm |
+| push_direction | block at least 5 cm further along the direction, at most 30 degrees off it | 10 cm from a place |
 | push_to_block | block centres within 6.5 cm (two 4.2 cm cubes that touch: 4.2 to 5.9 cm) | 5 cm |
 
 Distances are horizontal. A task is judged at the end of a control step, and holds only while it is so.
@@ -64,7 +64,9 @@ class Task:
         blocks = world.block_positions_m
         position = blocks[self.block][:2]
         if self.family == "point_to_block":
-            distances = {name: np.linalg.norm(xyz[:2] - world.tool_xy_m) for name, xyz in blocks.items()}
+            distances = {
+                name: np.linalg.norm(xyz[:2] - world.tool_xy_m) for name, xyz in blocks.items()
+            }
             nearest = min(distances, key=distances.__getitem__)
             return bool(nearest == self.block and distances[nearest] < POINT_SUCCESS_M)
         if self.family == "push_to_block":
@@ -73,7 +75,7 @@ class Task:
         moved = position - world.start_positions_m[self.block][:2]
         along = float(moved @ self.direction_xy)
         aside = float(np.linalg.norm(moved - along * self.direction_xy))
-        return along > PUSH_SUCCESS_M and aside < along * np.tan(PUSH_SUCCESS_RAD)
+        return bool(along > PUSH_SUCCESS_M and aside < along * np.tan(PUSH_SUCCESS_RAD))
 
 
 def parse_instruction(instruction: str) -> Task:

@@ -7,6 +7,7 @@ Not thread-safe; a GL context belongs to the thread that first rendered.
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -24,13 +25,17 @@ from lapa_core.sim.layout import Layout, sample_layout
 from lapa_core.sim.scene import BLOCK_NAMES, CAMERA_NAMES, MAX_IMAGE_PX, TIMESTEP_S, build_mjcf
 
 Array = NDArray[np.float64]
-_SEED_RAD = np.array([0.0, -0.04, 0.81, 0.0, 0.80, 0.0])  # tool down in front of the base; where IK starts
+_SEED_RAD = np.array(
+    [0.0, -0.04, 0.81, 0.0, 0.80, 0.0]
+)  # tool down in front of the base; where IK starts
 
 
 class TabletopWorld:
     """An arm, a board and four coloured blocks. Positions are in `base_link`; the board's surface is z = 0."""
 
-    def __init__(self, appearance: Appearance | str = "default", seed: int = 0, arm: ArmModel | None = None):
+    def __init__(
+        self, appearance: Appearance | str = "default", seed: int = 0, arm: ArmModel | None = None
+    ):
         """Build the world and reset it.
 
         Args:
@@ -48,6 +53,8 @@ class TabletopWorld:
         self.model = self._mujoco.MjModel.from_xml_string(build_mjcf(self.arm, self.appearance))
         self.data = self._mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, bool], Any] = {}
+        # Also runs at exit, before PyOpenGL is torn down: a context freed later makes it complain.
+        weakref.finalize(self, _close_renderers, self._renderers)
         self._rng = np.random.default_rng(seed)
         joint_of = self.model.joint
         self._arm_qpos = np.array([joint_of(name).qposadr[0] for name in self.arm.joint_names])
@@ -61,7 +68,10 @@ class TabletopWorld:
         self.reset()
 
     def reset(
-        self, seed: int | None = None, layout: Layout | None = None, joints_rad: ArrayLike | None = None
+        self,
+        seed: int | None = None,
+        layout: Layout | None = None,
+        joints_rad: ArrayLike | None = None,
     ) -> Layout:
         """Place the blocks, bring the arm over the layout's tool position, and stop every motion.
 
@@ -104,7 +114,9 @@ class TabletopWorld:
         """
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (6,) or not np.isfinite(joints).all() or not np.isfinite(gripper):
-            raise ActionError(f"joint targets {joints.tolist()}, gripper {gripper}: six and one finite numbers are needed")
+            raise ActionError(
+                f"joint targets {joints.tolist()}, gripper {gripper}: six and one finite numbers are needed"
+            )
         closed, opened = self.arm.finger_gap_m
         finger = 0.5 * (closed + float(np.clip(gripper, 0.0, 1.0)) * (opened - closed))
         self.data.ctrl[:6] = np.clip(joints, self.arm.lower_rad, self.arm.upper_rad)
@@ -157,7 +169,9 @@ class TabletopWorld:
         """Centre of every block, (3,) [m], by colour."""
         return {name: self.data.xpos[body].copy() for name, body in self._block_body.items()}
 
-    def render(self, camera: str = "front", size_px: int = 128, fine: bool = False) -> NDArray[np.uint8]:
+    def render(
+        self, camera: str = "front", size_px: int = 128, fine: bool = False
+    ) -> NDArray[np.uint8]:
         """Return a square RGB image, (size_px, size_px, 3) uint8.
 
         Args:
@@ -190,17 +204,24 @@ class TabletopWorld:
         return self._renderers[size_px, fine]
 
     def close(self) -> None:
-        """Free the GL contexts; `render` makes new ones. At exit, a context left open makes PyOpenGL complain."""
-        while self._renderers:
-            self._renderers.popitem()[1].close()
+        """Free the GL contexts; `render` makes new ones."""
+        _close_renderers(self._renderers)
 
     def __enter__(self) -> TabletopWorld:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _close_renderers(renderers: dict[tuple[int, bool], Any]) -> None:
+    while renderers:
+        renderers.popitem()[1].close()
 
 
 def tool_down_joints(arm: ArmModel, xy_m: ArrayLike, height_m: float = TOOL_HEIGHT_M) -> Array:
