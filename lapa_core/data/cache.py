@@ -70,7 +70,8 @@ def load_or_build(
 def _build(source: EpisodeSource, image_px: int, folder: Path, progress: bool) -> None:
     if not len(source):
         raise DataError(f"{source.path} has no episodes; at least one is needed")
-    lengths, instructions, rates, times, actions = [], [], [], [], []
+    lengths, instructions, rates, times = [], [], [], []
+    actions: list[NDArray[np.float32]] = []
     with (folder / "frames.u8").open("wb") as stream:
         for index in tqdm(
             range(len(source)), desc="decoding", unit="episode", disable=not progress

@@ -153,7 +153,7 @@ def _open(
     quality: VideoQuality | None,
 ) -> LeRobotWriter:
     features = fmt.make_features(
-        {name: frames.shape[1:3] for name, frames in views.items()},
+        {name: (v.shape[1], v.shape[2]) for name, v in views.items()},
         action_names=None if episode.actions is None else ACTION_NAMES,
         state_names=None if episode.states is None else fmt.STATE_NAMES,
         extra={fmt.CAPTURE_TIME: ("float64", 1)},
@@ -174,7 +174,6 @@ def _add(
     origin: str,
 ) -> None:
     times_s = episode.timestamps_s
-    assert times_s is not None  # Episode fills it
     if rate != writer.fps:
         raise DataError(
             f"{episode.source} has {rate} frames a second, the data set {writer.fps}; name one rate "

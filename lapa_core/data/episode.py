@@ -7,7 +7,7 @@ alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +35,8 @@ class Episode:
     """(T, 7) end-effector deltas in the order of `ACTION_NAMES`; row t is applied after frame t."""
     states: NDArray[np.float32] | None = None
     """(T, D) measured state at each frame."""
-    timestamps_s: NDArray[np.float64] | None = None
-    """(T,) time of each frame from the episode's start [s]; filled with t / fps when not given."""
+    timestamps_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(T,) time of each frame from the episode's start [s]; filled with t / fps when empty."""
     source: str = ""
     """Where the episode came from, for error messages and provenance."""
 
@@ -52,7 +52,7 @@ class Episode:
             raise DataError(
                 f"{label}: fps is {self.fps}; it must be a positive number of frames per second"
             )
-        if self.timestamps_s is None:
+        if not len(self.timestamps_s):
             object.__setattr__(self, "timestamps_s", np.arange(len(frames)) / self.fps)
         check_rows(label, "timestamps_s", self.timestamps_s, len(frames), ndim=1)
         if (np.diff(self.timestamps_s) <= 0).any():

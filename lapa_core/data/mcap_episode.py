@@ -35,6 +35,9 @@ DELTA_TYPE = "lapa_msgs/msg/EndEffectorDelta"
 ARM_STATE_TYPE = "lapa_msgs/msg/ArmState"
 PICTURE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
+_NO_SCHEMA = Schema(id=0, name="", encoding="", data=b"")
+"""Stands for "none" with records that belong to no schema."""
+
 _DAMAGE = (McapError, CRCValidationError, struct.error, EOFError, UnicodeDecodeError)
 """What the mcap package raises on a file that ends early or holds other bytes than it should."""
 
@@ -152,7 +155,7 @@ def recover(part: Path) -> Path:
     return target
 
 
-def read_records(path: Path, *, until_damage: bool = False) -> Iterator[tuple[Any, Schema | None]]:
+def read_records(path: Path, *, until_damage: bool = False) -> Iterator[tuple[Any, Schema]]:
     """Yield every record of a file in its order, checksums checked, with the schema it belongs to.
 
     Args:
@@ -167,14 +170,14 @@ def read_records(path: Path, *, until_damage: bool = False) -> Iterator[tuple[An
     try:
         with path.open("rb") as stream:
             for record in StreamReader(stream, validate_crcs=True).records:
-                schema = None
+                schema = _NO_SCHEMA
                 if isinstance(record, Schema):
                     schemas[record.id] = record
                 elif isinstance(record, Channel):
                     channels[record.id] = record
-                    schema = schemas.get(record.schema_id)
+                    schema = schemas.get(record.schema_id, _NO_SCHEMA)
                 elif isinstance(record, Message):
-                    schema = schemas.get(channels[record.channel_id].schema_id)
+                    schema = schemas.get(channels[record.channel_id].schema_id, _NO_SCHEMA)
                 yield record, schema
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error})") from error

@@ -25,7 +25,7 @@ _LANES = 512
 
 
 def _make_table() -> NDArray[np.uint32]:
-    table = np.arange(256, dtype=np.uint32)
+    table: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
     return table.astype(np.uint32)
@@ -106,7 +106,7 @@ def index_records(path: Path) -> list[RecordPlace]:
     Raises:
         DataError: the file is missing or cut short, or a header is damaged.
     """
-    places = []
+    places: list[RecordPlace] = []
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

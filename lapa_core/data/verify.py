@@ -194,7 +194,7 @@ class _Checker:
             )
 
     def _check_videos(self) -> None:
-        template = self.info.get("video_path")
+        template = self.info.get("video_path") or ""
         cameras = [n for n, f in self.features.items() if f["dtype"] == "video"]
         if cameras and not template:
             self._say("info.json: video_path is missing, though features name videos")

@@ -170,12 +170,12 @@ class _RowChecker:
         for name in sorted(set(total) & set(stored)) if self.complete else ():
             for key in ("min", "max", "mean", "std", "count"):
                 # float32 columns were summed in another order by other tools.
-                found, needed = stored[name].get(key), np.ravel(total[name][key])
+                found = np.ravel(stored[name].get(key, np.zeros(0)))
+                needed = np.ravel(total[name][key])
                 scale = np.abs(needed) + np.abs(np.ravel(total[name]["std"])) + 1e-6
-                same = found is not None and np.size(found) == needed.size
-                if not same or (np.abs(np.ravel(found) - needed) > 1e-3 * scale).any():
-                    shown = None if found is None else np.ravel(found)[:7].round(4).tolist()
+                same = found.size == needed.size
+                if not same or (np.abs(found - needed) > 1e-3 * scale).any():
                     self.problems.append(
-                        f"{fmt.STATS_PATH}: {key} of {name} is {shown}; the rows give "
-                        f"{needed[:7].round(4).tolist()}"
+                        f"{fmt.STATS_PATH}: {key} of {name} is {found[:7].round(4).tolist()}; "
+                        f"the rows give {needed[:7].round(4).tolist()}"
                     )

@@ -47,7 +47,8 @@ def check_video(
     """
     try:
         times_s = read_timestamps(path)
-        decoded_s, shapes = times_s, {(*size_px, 3)}
+        decoded_s = times_s
+        shapes: set[tuple[int, ...]] = {(*size_px, 3)}
         if decode:
             decoded = [(time_s, frame.shape) for time_s, frame in decode_frames(path)]
             decoded_s = np.array([time_s for time_s, _ in decoded])

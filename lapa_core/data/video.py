@@ -143,10 +143,10 @@ def decode_frames(
         first = True
         try:
             if start_s > 0 and np.isfinite(start_s):
-                container.seek(int(start_s / stream.time_base), stream=stream, backward=True)
+                container.seek(round(start_s * av.time_base), backward=True)
             reformatter = VideoReformatter()
             for frame in container.decode(stream):
-                if frame.pts is None:
+                if frame.pts is None or frame.time_base is None:
                     raise _damaged(path, "a frame without a time")
                 time_s = float(frame.pts * frame.time_base)
                 if first and time_s > start_s > 0:
@@ -162,13 +162,13 @@ def decode_frames(
                 return
         except FFmpegError as error:
             raise _damaged(path, str(error)) from error
-    for time_s, frame in decode_frames(path, end_s=end_s):
+    for time_s, image in decode_frames(path, end_s=end_s):
         if time_s >= start_s:
-            yield time_s, frame
+            yield time_s, image
 
 
 def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> NDArray[np.uint8]:
-    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    image: NDArray[np.uint8] = np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray())
     turns = round((frame.rotation or 0) / 90)  # phones store upright video lying down
     return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 

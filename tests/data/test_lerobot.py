@@ -63,13 +63,16 @@ def test_writer_resumes(make_set, stamps):
     assert stats["action"]["max"][6] == pytest.approx(2 + 27 / 1000)
 
 
-def test_tables_are_split_into_groups(tmp_path, stamps):
+def test_tables_are_split_into_groups(tmp_path, stamps, monkeypatch):
+    monkeypatch.setattr("lapa_core.data.lerobot_tables._EPISODES_PER_FILE", 3)
     writer = LeRobotWriter(tmp_path / "set", fps=5, features=make_features({"front": (16, 16)}))
-    for number in range(35):
+    for number in range(8):
         writer.add_episode({"front": stamps.clip(number, 2, 16)}, instruction="go")
-    assert len(list(tmp_path.glob("set/data/*/*.parquet"))) == 2
+        if number == 5:  # resume where a group is just full
+            writer = LeRobotWriter(writer.path, fps=5, features=make_features({"front": (16, 16)}))
+    assert len(list(tmp_path.glob("set/data/*/*.parquet"))) == 3
     source = LeRobotSource(tmp_path / "set")
-    assert [stamps.read(source.episode(i).frames[0]) for i in (0, 31, 32, 34)] == [0, 31, 32, 34]
+    assert [stamps.read(source.episode(i).frames[0]) for i in range(8)] == list(range(8))
 
 
 def test_resume_with_other_features_is_refused(make_set):

@@ -10,12 +10,12 @@ from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 
 
-def episode(count, fps=5.0, times_s=None, actions=None, size_px=8):
+def episode(count, fps=5.0, times_s=(), actions=None, size_px=8):
     return Episode(
         frames=np.zeros((count, size_px, size_px, 3), np.uint8),
         instruction="x",
         fps=fps,
-        timestamps_s=times_s,
+        timestamps_s=np.asarray(times_s, dtype=float),
         actions=actions,
     )
 
