@@ -27,13 +27,21 @@ Array = NDArray[np.float64]
 MAX_STEP_M = 0.04
 """Longest step of the expert [m], below the contract's cap so that noise fits."""
 _PUSH_STEP_M = 0.03
+"""Advance per step while pushing [m]."""
 _POINT_STANDOFF_M = 0.041
+"""Distance from the block's centre at which pointing stops [m]: inside the success radius, not touching."""
 _CLEARANCE_M = 0.044
+"""Distance from a block's centre that the tool keeps while it travels [m]: half diagonals of tool and block."""
 _CONTACT_M = 0.034
+"""Distance between the centres of tool and block in contact [m]."""
 _TOLERANCE_M = 0.011
+"""Distance from the push line up to which pushing goes on in contact [m] ..."""
 _FUNNEL_SLOPE = 0.35
+"""... and how it widens per metre behind contact."""
 _STEERING = 1.2
+"""Share of the distance from the push line that one step takes back."""
 _AT_GOAL_M = 0.005
+"""Distance at which a point counts as reached [m]."""
 
 
 def expert_action(world: TabletopWorld, task: Task) -> Array:
@@ -63,9 +71,8 @@ def _push(tool: Array, positions: dict[str, Array], task: Task) -> Array:
     tolerance = _TOLERANCE_M + _FUNNEL_SLOPE * max(0.0, ahead - _CONTACT_M)
     behind = np.clip(block - direction * BEHIND_M, TOOL_MIN_M, TOOL_MAX_M)
     aligned = 0.4 * _CONTACT_M < ahead < 2.5 * BEHIND_M and float(np.linalg.norm(aside)) < tolerance
-    if (
-        aligned or np.linalg.norm(behind - tool) < _AT_GOAL_M
-    ):  # at the edge, `behind` may be as good as it gets
+    as_good_as_it_gets = np.linalg.norm(behind - tool) < _AT_GOAL_M  # clipped at the board's edge
+    if aligned or as_good_as_it_gets:
         step = direction * _PUSH_STEP_M + aside * _STEERING
         return step * min(1.0, MAX_STEP_M / float(np.linalg.norm(step)))
     return _travel(tool, behind, positions)

@@ -194,7 +194,7 @@ class TabletopWorld:
     def _renderer(self, size_px: int, fine: bool) -> Any:
         if (size_px, fine) not in self._renderers:
             quality = self.model.vis.quality  # read when the GL context is made
-            quality.shadowsize, quality.offsamples = (4096, 4) if fine else (0, 0)
+            quality.shadowsize, quality.offsamples = (2048, 4) if fine else (0, 0)
             quality.numslices, quality.numstacks = (48, 24) if fine else (12, 6)
             renderer = open_renderer(self.model, size_px)
             flags = self._mujoco.mjtRndFlag
