@@ -2,7 +2,7 @@
 from setuptools import setup
 
 PACKAGE = "lapa_ros"
-NODES = ("arm", "operator", "policy", "recorder", "sim")
+NODES = ("arm", "evaluate", "operator", "policy", "recorder", "sim")
 
 setup(
     name=PACKAGE,
@@ -19,7 +19,6 @@ setup(
     maintainer_email="lapa-robotics@users.noreply.github.com",
     extras_require={"test": ["pytest"]},
     entry_points={
-        "console_scripts": [f"{node}_node = {PACKAGE}.{node}_node:main" for node in NODES]
-        + [f"demo = {PACKAGE}.demo:main"],
+        "console_scripts": [f"{node}_node = {PACKAGE}.{node}_node:main" for node in NODES],
     },
 )

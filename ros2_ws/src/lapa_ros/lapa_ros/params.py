@@ -48,7 +48,7 @@ class SimParams:
     )
     jpeg_quality: int = param(95, "Quality of the compressed camera stream [1].", low=1, high=100)
     spectator_rate_hz: float = param(
-        0.0, "Rate of a 480 x 360 view for people on camera/spectator; 0 is off [Hz].", low=0.0, high=30.0
+        0.0, "Rate of a 480 px view for people on camera/spectator; 0 is off [Hz].", low=0.0, high=30.0
     )
 
 
@@ -125,12 +125,26 @@ class OperatorParams:
     max_steps: int = param(60, "Commands after which an episode counts as failed [1].", low=1, high=1000)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """Parameters of `evaluate_node`, which leads the policy through instructions in the simulation."""
+
+    autostart: bool = _autostart()
+    contract: str = _contract()
+    episodes: int = param(20, "Instructions to follow [1].", low=1, high=10000)
+    seed: int = param(900000, "Seed of the first scene; the next ones count up [1].", low=0)
+    max_steps: int = param(60, "Control periods after which an instruction has failed [1].", low=1, high=1000)
+    out: str = param("outputs/evaluate", "Folder of the summary, the video and the contact sheet.")
+    video: bool = param(True, "Write a video and a contact sheet, where the simulator publishes its spectator view.")
+
+
 PARAMETERS: dict[str, type] = {
     "sim": SimParams,
     "arm": ArmParams,
     "policy": PolicyParams,
     "recorder": RecorderParams,
     "operator": OperatorParams,
+    "evaluate": EvaluateParams,
 }
 """Node name -> its parameters."""
 

@@ -97,7 +97,7 @@ class SimNode(ManagedNode):
             self._publish_frame(stamp)
             self._publish_task(stamp)
         if self.params.spectator_rate_hz > 0 and self._spectator_pace.due(now_s):
-            picture = self._logic.world.render("front", SPECTATOR_PX, fine=True)
+            picture = self._logic.world.render("front", SPECTATOR_PX)
             header = Header(stamp=stamp, frame_id=CAMERA_FRAME)
             self._spectator_publisher.publish(images.to_compressed(picture, header, self.params.jpeg_quality))
 

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lapa demo`: the whole loop in simulation, as separate processes over DDS.
+
+Starts the graph `evaluate` of config/graph.yaml as `lapa up` does, in a ROS domain of its own, and shows the
+evaluation's report; of the other nodes only warnings and errors. Everything is in the log folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from lapa_core.graph import load_graph
+from lapa_core.ros_env import isolated, workspace_environment
+from lapa_core.supervisor import Sink, Supervisor
+from lapa_core.up import process_plans
+
+REPORTER = "evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """A policy follows instructions on unseen scenes: live lines, a table, a video, a summary."""
+
+    episodes: int = 20
+    """Instructions to follow."""
+    seed: int = 900_000
+    """Seed of the first scene, far from those of training and recording; the next ones count up."""
+    checkpoint: str = ""
+    """Folder of the policy checkpoint; empty is the one that ships with lapa_core."""
+    robot_model: str = "wx250s"
+    """Interbotix robot model."""
+    out: Path = Path("outputs/demo")
+    """Where video, pictures, summary and logs go."""
+
+
+def main(config: DemoConfig) -> None:
+    """Run the demo; exit non-zero when the loop did not close, never because an episode failed."""
+    graph = load_graph("evaluate")
+    given = {
+        "episodes": str(config.episodes), "seed": str(config.seed), "checkpoint": config.checkpoint,
+        "robot_model": config.robot_model, "out": str(config.out),
+    }  # fmt: skip
+    values = graph.values(given)
+    environ = {**isolated(workspace_environment()), "PYTHONUNBUFFERED": "1"}
+    logs = config.out / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    (config.out / "summary.json").unlink(missing_ok=True)  # never show the figures of an earlier run
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    names = ", ".join(node.name for node in graph.active_nodes(values))
+    print(f"starting {names} in ROS domain {environ['ROS_DOMAIN_ID']}; logs in {logs}", flush=True)
+    files = {node.name: open(logs / f"{node.name}.log", "w", encoding="utf-8") for node in graph.nodes}
+    try:
+        plans = process_plans(graph, values, environ)
+        with Supervisor(plans, environ, _sink(files)) as supervisor:
+            status = supervisor.wait(interrupted)
+    finally:
+        for file in files.values():
+            file.close()
+    sys.exit(130 if interrupted.is_set() else status)
+
+
+def _sink(files: dict[str, TextIO]) -> Sink:
+    lock = threading.Lock()
+
+    def sink(name: str, line: str) -> None:
+        with lock:
+            if name in files and not files[name].closed:
+                files[name].write(line + os.linesep)
+                files[name].flush()
+            if name == REPORTER and not line.startswith("["):
+                print(line, flush=True)
+            elif name == "lapa" or "[ERROR]" in line or "[WARN]" in line or "Traceback" in line:
+                print(f"    {name}: {line}", flush=True)
+
+    return sink

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evaluate`: leads the policy through instructions, prints a table, writes video and summary; then ends."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from functools import partial
+from pathlib import Path
+
+from lapa_core.errors import LapaError
+from lapa_core.robot.contract import load_contract
+from lapa_ros.diagnostics import OK, Health
+from lapa_ros.evaluator import Evaluator, broken_loop
+from lapa_ros.filming import write_contact_sheet, write_video
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.scores import summary, table, write_summary
+
+VIDEO_RATE_HZ = 10.0
+"""Rate at which the graph's sim node publishes its spectator view."""
+
+
+class EvaluateNode(ManagedNode):
+    """Client of the sim, arm and policy nodes. Its report goes to standard output, its log to standard error."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("evaluate", **kwargs)
+        self._stop_asked = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def setup(self) -> None:
+        """Make the folder and the clients."""
+        contract = load_contract(self.params.contract)
+        self._out = Path(self.params.out)
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._print = partial(print, flush=True)
+        self._evaluator = Evaluator(
+            self, episodes=self.params.episodes, seed=self.params.seed, report=self._print,
+            max_duration_s=self.params.max_steps / contract.control_rate_hz,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin."""
+        self._stop_asked.clear()
+        self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the evaluation to end."""
+        self._stop_asked.set()
+
+    def before_shutdown(self) -> None:
+        """Ask the evaluation to end while answers to its calls still arrive."""
+        self._stop_asked.set()
+
+    def may_shut_down(self) -> bool:
+        """Return whether it has ended."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def health(self) -> Health:
+        """Progress."""
+        done = len(self._evaluator.scores)
+        return Health(OK, f"{done} of {self.params.episodes} episodes", {"episodes": done})
+
+    def _run(self) -> None:
+        try:
+            problem = self._evaluate()
+        except Exception:  # the thread's boundary: without this it would die unseen
+            problem = traceback.format_exc()
+        if problem:
+            self.get_logger().error(f"the loop did not close: {problem}")
+        self.end(1 if problem else 0)
+
+    def _evaluate(self) -> str:
+        """Run and report; return why the loop did not close, or ""."""
+        evaluator, problem = self._evaluator, ""
+        try:
+            evaluator.run(self._stop_asked)
+        except LapaError as error:
+            problem = str(error)
+        tally = evaluator.tally
+        figures = summary(evaluator.scores, tally.latencies_s, tally.applied, tally.refused)
+        problem = problem or broken_loop(evaluator)
+        write_summary(self._out / "summary.json", {**figures, "problem": problem})
+        if self.params.video and any(clip.jpegs for clip in evaluator.clips):
+            write_video(self._out / "episodes.mp4", evaluator.clips, VIDEO_RATE_HZ)
+            write_contact_sheet(self._out / "contact_sheet.png", evaluator.clips)
+        self._print(f"\n{table(figures)}\n")
+        self._print("\n".join(str(path) for path in sorted(self._out.iterdir()) if path.is_file()))
+        return problem
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(EvaluateNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`config/graph.yaml` as launch actions: the other of the two ways to start a graph (`lapa up` is the first)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.condition import Condition
+from launch.conditions import IfCondition
+from launch.substitution import Substitution
+from launch.substitutions import LaunchConfiguration, PythonExpression, TextSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from lapa_core.graph import PACKAGE, GraphNode, load_graph
+from lapa_core.paths import config_dir
+from lapa_ros.params import PARAMETERS
+
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+def graph_actions(name: str) -> list[Action]:
+    """Return the declarations of a graph's arguments, then its nodes.
+
+    Raises:
+        ContractError: no such graph, or its description is wrong.
+    """
+    graph = load_graph(name)
+    declarations: list[Action] = []
+    for key, argument in graph.arguments.items():
+        choices = {"choices": list(argument.choices)} if argument.choices else {}
+        declarations.append(
+            DeclareLaunchArgument(key, default_value=argument.default, description=argument.description, **choices)
+        )
+    return [*declarations, *(_node(node, "params_file" in graph.arguments) for node in graph.nodes)]
+
+
+def _node(node: GraphNode, has_params_file: bool) -> Node:
+    own_file = str(config_dir() / node.params)
+    files: list[Any] = [own_file]
+    if has_params_file:  # an argument without a value: the node's own file once more, which changes nothing
+        files.append(PythonExpression(["'", LaunchConfiguration("params_file"), "' or '", own_file, "'"]))
+    overrides = {key: ParameterValue(_text(text), value_type=_type(node, key)) for key, text in node.set.items()}
+    return Node(
+        package=PACKAGE,
+        executable=node.executable,
+        name=node.name,
+        namespace=LaunchConfiguration("robot_name"),
+        parameters=[*files, overrides],
+        condition=_condition(node),
+        output="screen",
+        on_exit=[Shutdown(reason=f"{node.name} has ended")] if node.ends_graph else None,
+    )
+
+
+def _condition(node: GraphNode) -> Condition | None:
+    terms: list[Any] = []
+    for key, value in node.when.items():
+        terms += [" and " if terms else "", "'", LaunchConfiguration(key), f"' == '{value}'"]
+    return IfCondition(PythonExpression(terms)) if terms else None
+
+
+def _text(template: str) -> list[Substitution]:
+    """Return a template with `{argument}` slots as substitutions."""
+    parts: list[Substitution] = []
+    for index, piece in enumerate(_SLOT.split(template)):
+        if index % 2:
+            parts.append(LaunchConfiguration(piece))
+        elif piece:
+            parts.append(TextSubstitution(text=piece))
+    return parts or [TextSubstitution(text="")]
+
+
+def _type(node: GraphNode, parameter: str) -> type:
+    return type(PARAMETERS[node.name].__dataclass_fields__[parameter].default)
