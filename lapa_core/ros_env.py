@@ -21,8 +21,6 @@ WORKSPACE_INSTALL = Path(__file__).resolve().parent.parent / "ros2_ws" / "instal
 WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 """Set by the ROS 2 wheels once `LD_LIBRARY_PATH` names their libraries; without it they do that at start-up."""
 
-_WHEELS_MODULE = "ros_wheels_bootstrapper"
-
 
 def workspace_environment(
     install: Path = WORKSPACE_INSTALL, environ: Mapping[str, str] | None = None
@@ -54,7 +52,8 @@ def workspace_environment(
         raise SetupError(
             f"no built package in {install}; run `make setup`, which builds the workspace"
         )
-    if find_spec(_WHEELS_MODULE) is not None:
+    # The wheels have no setup file that would do this; a sourced installation has done it.
+    if Path(sys.prefix, "share", "ament_index").is_dir():
         _prepend(result, "AMENT_PREFIX_PATH", sys.prefix)
     for prefix in prefixes:
         for variable, entry in _entries(prefix):

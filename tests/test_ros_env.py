@@ -83,6 +83,17 @@ def test_a_child_finds_the_libraries_of_the_wheels_itself(install):
     assert WHEELS_MARK not in workspace_environment(install, {WHEELS_MARK: "1"})
 
 
+@pytest.mark.parametrize("wheels", [True, False])
+def test_the_environment_is_an_ament_prefix_when_it_holds_the_wheels(
+    install, tmp_path, monkeypatch, wheels
+):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    if wheels:
+        (tmp_path / "venv" / "share" / "ament_index").mkdir(parents=True)
+    prefixes = workspace_environment(install, {})["AMENT_PREFIX_PATH"].split(":")
+    assert (str(tmp_path / "venv") in prefixes) is wheels
+
+
 def test_an_overlay_that_a_user_has_sourced_wins(install, tmp_path):
     (tmp_path / "overlay" / "share" / "lapa_ros").mkdir(parents=True)
     sourced = {"AMENT_PREFIX_PATH": str(tmp_path / "overlay"), "PYTHONPATH": "/theirs"}
