@@ -11,6 +11,7 @@ from pathlib import Path
 from lapa_core.data.convert import import_source
 from lapa_core.data.describe import describe
 from lapa_core.data.export import export_recordings
+from lapa_core.data.mcap_episode import recover
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.data.verify import verify
 from lapa_core.data.video import VideoQuality
@@ -50,6 +51,8 @@ class ExportConfig:
     """Folder that the recorder wrote to."""
     out: Path
     """Folder of the data set; an existing one is continued with what is new."""
+    recover: bool = False
+    """Rescue unfinished .mcap.part files first. Only while no recorder writes there."""
     contract: str = ""
     """Robot contract, a name or a path; empty takes the one that the recordings name."""
     outcomes: tuple[str, ...] = ("success",)
@@ -103,6 +106,8 @@ def _(config: ImportConfig) -> None:
 
 @main.register
 def _(config: ExportConfig) -> None:
+    for part in sorted(config.recordings.rglob("*.mcap.part")) if config.recover else ():
+        print(f"recovered {recover(part)}")
     reports = export_recordings(
         config.recordings,
         config.out,

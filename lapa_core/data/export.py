@@ -28,6 +28,12 @@ from lapa_core.robot.contract import RobotContract, load_contract
 COMMAND_TIME = "command_time"
 """Feature that holds the stamp of each delta [s]."""
 
+_SUFFIXES = (".mcap", ".mcap.part")
+_UNFINISHED = (
+    "it is unfinished: stop its recorder, or if that was killed, recover it (--recover, or start the "
+    "recorder node, which does so)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeReport:
@@ -39,6 +45,8 @@ class EpisodeReport:
     """What was asked for."""
     rows: RowReport
     """Counts, times and refusals."""
+    recorder_dropped: int = 0
+    """Messages that the recorder's queue had no room for, of any topic."""
     known: bool = False
     """The data set held this recording before."""
 
@@ -57,7 +65,8 @@ class EpisodeReport:
         return (
             f"{self.path.name}: {row.rows} rows at {row.rate_hz:.2f} Hz, longest gap "
             f"{row.max_gap_s:.2f} s, frame age p95 {1e3 * row.staleness_p95_s:.0f} ms, "
-            f"{row.not_applied} not applied, {row.dropped} dropped: {self.instruction!r}"
+            f"{row.not_applied} not applied, {row.dropped} dropped, {self.recorder_dropped} messages "
+            f"lost by the recorder: {self.instruction!r}"
         )
 
 
@@ -72,6 +81,9 @@ def export_recordings(
     on_report: Callable[[EpisodeReport], None] = lambda report: None,
 ) -> list[EpisodeReport]:
     """Export every `.mcap` file under a folder, in order of its name.
+
+    An unfinished `.mcap.part` is refused: its recorder still runs, or was killed and `recover` can
+    rescue it.
 
     Args:
         recordings: folder of the recordings.
@@ -89,12 +101,10 @@ def export_recordings(
         DataError: there is no recording, or none could be exported.
         ContractError: the contract does not exist.
     """
-    files = sorted(Path(recordings).rglob("*.mcap"))
+    files = sorted(p for p in Path(recordings).rglob("*") if p.name.endswith(_SUFFIXES))
     if not files:
-        unfinished = len(list(Path(recordings).rglob("*.mcap.part")))
         raise DataError(
-            f"{recordings} holds no .mcap file ({unfinished} unfinished .mcap.part); give the folder "
-            "that the recorder wrote to"
+            f"{recordings} holds no .mcap file; give the folder that the recorder wrote to"
         )
     exporter = _Exporter(Path(out), contract, tuple(outcomes), limits or RowLimits(), quality)
     reports = []
@@ -132,6 +142,8 @@ class _Exporter:
         """Export one recording, or say why not."""
         if path.name in self._known:
             return EpisodeReport(path=path, instruction="", rows=RowReport(), known=True)
+        if path.name.endswith(_SUFFIXES[1]):
+            return EpisodeReport(path=path, instruction="", rows=RowReport(refusals=(_UNFINISHED,)))
         try:
             recording = read_recording(path)
         except DataError as error:
@@ -156,31 +168,26 @@ class _Exporter:
         )
         if rows is not None and not refusals:
             try:
-                self._write(recording, rows, topics, instruction, contract)
+                frames = _frames(recording, rows, topics, contract)
             except DataError as error:
                 refusals = [str(error)]
+            else:
+                self._write(frames, recording, rows, instruction, contract)
         report = RowReport(**{**asdict(report), "refusals": (*refusals, *report.refusals)})
-        return EpisodeReport(path=path, instruction=instruction, rows=report)
+        lost = recording.metadata.get("num_dropped") or {}
+        return EpisodeReport(
+            path=path, instruction=instruction, rows=report, recorder_dropped=sum(lost.values())
+        )
 
     def _write(
         self,
+        frames: Mapping[str, NDArray[np.uint8]],
         recording: Recording,
         rows: Rows,
-        topics: Mapping[str, str],
         instruction: str,
         contract: RobotContract,
     ) -> None:
-        frames: dict[str, NDArray[np.uint8]] = {}
-        for name, topic in topics.items():
-            pictures = read_pictures(recording.path, topic, rows.frame_index[name].tolist())
-            shapes = sorted({picture.shape for picture in pictures.values()})
-            camera = contract.cameras[name]
-            if shapes != [(camera.height_px, camera.width_px, 3)]:
-                raise DataError(
-                    f"camera {name} has pictures of shape {shapes}; the contract says "
-                    f"{camera.height_px} x {camera.width_px}"
-                )
-            frames[name] = np.stack([pictures[i] for i in rows.frame_index[name].tolist()])
+        """Append one episode; the data set is made with the first, so a refused one leaves none."""
         if self._writer is None:
             self._writer = self._open(contract)
         first = next(iter(rows.frame_s))
@@ -222,6 +229,25 @@ class _Exporter:
             metadata=metadata,
             quality=self._quality,
         )
+
+
+def _frames(
+    recording: Recording, rows: Rows, topics: Mapping[str, str], contract: RobotContract
+) -> dict[str, NDArray[np.uint8]]:
+    """Decode the chosen frames of every camera, (T, H, W, 3) each."""
+    frames: dict[str, NDArray[np.uint8]] = {}
+    for name, topic in topics.items():
+        chosen = rows.frame_index[name].tolist()
+        pictures = read_pictures(recording.path, topic, chosen)
+        shapes = sorted({picture.shape for picture in pictures.values()})
+        camera = contract.cameras[name]
+        if shapes != [(camera.height_px, camera.width_px, 3)]:
+            raise DataError(
+                f"camera {name} has pictures of shape {shapes}; the contract says "
+                f"{camera.height_px} x {camera.width_px}"
+            )
+        frames[name] = np.stack([pictures[i] for i in chosen])
+    return frames
 
 
 def _refusals(

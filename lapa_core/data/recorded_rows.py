@@ -286,7 +286,8 @@ def _judge(report: Mapping[str, Any], control_rate_hz: float, limits: RowLimits)
         return refusals
     if report["max_gap_s"] > limits.max_gap_s:
         refusals.append(
-            f"{report['max_gap_s']:.2f} s lie between two rows; at most {limits.max_gap_s:g} s may"
+            f"{report['max_gap_s']:.2f} s lie between two rows; at most {limits.max_gap_s:g} s may: "
+            "raise max_gap_s to accept pauses"
         )
     deviation = abs(report["rate_hz"] / control_rate_hz - 1)
     if not deviation <= limits.max_rate_deviation:  # also refuses NaN

@@ -85,7 +85,7 @@ class RldsSource:
         place = self._records[index]
         features = parse_example(place.read())
         source = f"{place.path} record at byte {place.offset}"
-        frames = self.frames(features, self.camera, source, image_px)
+        frames = self._frames(features, self.camera, source, image_px)
         texts = features.get(_TEXT) or [b""]
         return Episode(
             frames=frames,
@@ -103,9 +103,9 @@ class RldsSource:
         place = self._records[index]
         features = parse_example(place.read())
         source = f"{place.path} record at byte {place.offset}"
-        return {name: self.frames(features, name, source, image_px) for name in cameras}
+        return {name: self._frames(features, name, source, image_px) for name in cameras}
 
-    def frames(
+    def _frames(
         self, features: dict[str, Feature], camera: str, source: str, image_px: int | None
     ) -> NDArray[np.uint8]:
         """Decode the frames of one camera of a parsed record."""

@@ -70,11 +70,13 @@ def test_commands_say_what_they_did(tmp_path, plan, stamps, write_video, capsys)
     plan.write(tmp_path / "good.mcap")
     plan.outcome = "timeout"
     plan.write(tmp_path / "late.mcap")
-    main(ExportConfig(recordings=tmp_path, out=tmp_path / "set"))
+    plan.write(tmp_path / "killed.mcap.part", finish=False)
+    main(ExportConfig(recordings=tmp_path, out=tmp_path / "set", recover=True))
     said = capsys.readouterr().out
     assert "good.mcap: 10 rows at 5.00 Hz" in said
+    assert "killed.mcap: REFUSED: its outcome is 'interrupted'" in said
     assert "late.mcap: REFUSED: its outcome is 'timeout'" in said
-    assert "1 episodes (10 rows) exported, 0 were there before, 1 refused" in said
+    assert "1 episodes (10 rows) exported, 0 were there before, 2 refused" in said
     main(VerifyConfig(path=tmp_path / "set"))
     assert "sound; 1 episodes, 10 rows, 1 videos" in capsys.readouterr().out
     main(InfoConfig(path=tmp_path / "set"))

@@ -162,9 +162,21 @@ def test_namespaced_topics_are_found(tmp_path, plan):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    (tmp_path / "x.mcap.part").touch()
-    with pytest.raises(DataError, match=r"no \.mcap file \(1 unfinished"):
+    with pytest.raises(DataError, match=r"no \.mcap file"):
         export(tmp_path, tmp_path / "set")
+
+
+def test_unfinished_recording_is_refused_and_kept(tmp_path, plan):
+    plan.write(tmp_path / "a.mcap.part", finish=False)
+    assert "it is unfinished" in refusal(tmp_path, tmp_path / "set")
+    assert (tmp_path / "a.mcap.part").is_file()
+
+
+def test_data_set_of_another_contract_is_not_continued(tmp_path, plan, make_set):
+    """The whole export stops: every further episode would meet the same wall."""
+    plan.write(tmp_path / "a.mcap")
+    with pytest.raises(DataError, match="holds a data set whose features"):
+        export(tmp_path, make_set())
 
 
 def test_newest_before_takes_no_later_stamp():
