@@ -21,7 +21,7 @@ from lapa_core.sim.env import TabletopEnv
 from lapa_core.sim.expert import ExecutionNoise, NoiseConfig, expert_action
 from lapa_core.sim.instructions import FAMILIES
 
-_ATTEMPTS = 50
+_ATTEMPTS = 20
 """Failures of the expert in a row before it is the configuration that is wrong."""
 STATE_NAMES = (
     "waist",
