@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: T201 -- these mains talk to the person who typed the command
 """`lapa data info | import | export | verify`: configs, and what each prints."""
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class LeRobotWriter:
         self.features = {**{k: dict(v) for k, v in features.items()}, **fmt.AUTO_FEATURES}
         for name in self.cameras:
             shape = self.features[name]["shape"]
-            self.features[name]["info"] = _video_info(shape, self.fps, self.quality)
+            self.features[name]["info"] = fmt.video_info(shape, self.fps, self.quality)
         self.robot_type = robot_type
         self.metadata = dict(metadata or {})
         self.num_episodes = self.num_frames = 0
@@ -265,19 +265,3 @@ class LeRobotWriter:
             self._tables.write(self.path)
             self._write_tasks(self._task_of)
             self._stats = stored_stats(self.path, self.num_episodes)
-
-
-def _video_info(shape: list[int], fps: int, quality: VideoQuality) -> dict[str, Any]:
-    return {
-        "video.height": shape[0],
-        "video.width": shape[1],
-        "video.codec": "h264",
-        "video.pix_fmt": "yuv420p",
-        "video.fps": fps,
-        "video.channels": 3,
-        "has_audio": False,
-        "video.is_depth_map": False,
-        "video.g": quality.group_of_pictures,
-        "video.crf": quality.crf,
-        "video.preset": quality.preset,
-    }

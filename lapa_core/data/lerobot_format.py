@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lapa_core.data.video import sync_file
+from lapa_core.data.video import VideoQuality, sync_file
 from lapa_core.errors import DataError
 
 VERSION = "v3.0"
@@ -92,6 +92,23 @@ def make_features(
             )
         features[name] = {"dtype": np.dtype(dtype).name, "shape": [size], "names": None}
     return features
+
+
+def video_info(shape: list[int], fps: int, quality: VideoQuality) -> dict[str, Any]:
+    """Describe a video feature as the format's own tools do."""
+    return {
+        "video.height": shape[0],
+        "video.width": shape[1],
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+        "video.is_depth_map": False,
+        "video.g": quality.group_of_pictures,
+        "video.crf": quality.crf,
+        "video.preset": quality.preset,
+    }
 
 
 def camera_keys(features: Features) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.data.confirmation import applied_deltas
 from lapa_core.errors import ActionError, DataError
 
 
@@ -126,7 +126,7 @@ def build_rows(
         )
     if refusals:
         return None, RowReport(deltas=len(deltas), refusals=tuple(refusals))
-    applied, reasons = _applied(deltas, arm_states)
+    applied, reasons = applied_deltas(deltas, arm_states)
     refusals += reasons
     values, bad = _delta_values(applied)
     refusals += bad
@@ -205,38 +205,6 @@ def newest_before(
     index = order[np.maximum(place, 0)]
     age_s = np.where(place >= 0, times_s - stamps_s[index], np.inf)
     return index, age_s
-
-
-def _applied(deltas: Sequence[Any], states: Sequence[Any] | None) -> tuple[list[Any], list[str]]:
-    """Return the deltas that arm_state confirms, in their order, and reasons to refuse the episode."""
-    known: dict[tuple[str, int], Any] = {}
-    for message in deltas:
-        known.setdefault((message.source, message.sequence), message)
-    if not states:
-        return list(known.values()), []
-    first = states[0]
-    confirmed = {(first.last_applied_source, first.last_applied_sequence)} & known.keys()
-    lost = 0
-    for before, after in pairwise(states):
-        key = (after.last_applied_source, after.last_applied_sequence)
-        # A count that fell means that the arm node was activated anew and counts from 0.
-        count = after.applied - (before.applied if after.applied >= before.applied else 0)
-        if not count:
-            continue
-        same = before.last_applied_source == after.last_applied_source
-        start = before.last_applied_sequence if same else 0
-        new = [k for k in known if k[0] == key[0] and start < k[1] <= key[1]]
-        if len(new) > count:  # which of them were applied cannot be told, but the last one was
-            lost += count - 1
-            new = [key] if key in known else []
-        elif len(new) < count and confirmed:  # before the first, the recording had not begun
-            lost += count - len(new)
-        confirmed.update(new)
-    reasons = [
-        f"the arm applied {lost} deltas that the recording does not hold or that arm_state does not "
-        "name; the rows would have holes"
-    ]
-    return [message for key, message in known.items() if key in confirmed], reasons if lost else []
 
 
 def _delta_values(applied: Sequence[Any]) -> tuple[NDArray[np.float64], list[str]]:
