@@ -27,8 +27,8 @@ def run() -> None:
     folder = os.open(Path(__file__).parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        key = environment.ensure(ROOT, below, environ)
-        workspace.ensure(ROOT, key, environ)
+        environment.ensure(ROOT, below, environ)
+        workspace.ensure(ROOT, environment.build_key(ROOT, below), environ)
     finally:
         os.close(folder)
 

@@ -15,7 +15,7 @@ from setup.underlay import Underlay
 _PROVIDED_BY_ROS = ("empy==",)
 
 
-def ensure(root: Path, underlay: Underlay, environ: Mapping[str, str]) -> str:
+def ensure(root: Path, underlay: Underlay, environ: Mapping[str, str]) -> None:
     """Make `root/.venv` hold exactly what the lock says, unless it does already.
 
     Args:
@@ -23,34 +23,52 @@ def ensure(root: Path, underlay: Underlay, environ: Mapping[str, str]) -> str:
         underlay: decides on the ROS 2 wheels and on the system's packages.
         environ: environment for pip.
 
-    Returns:
-        The key of this environment, for the steps that depend on it.
-
     Raises:
         SetupError: pip failed.
     """
     venv = root / ".venv"
-    done = venv / "lapa-setup.stamp"
-    key = _key(root, underlay)
-    if stamp.is_current(done, key) and _fits(venv, underlay):
-        return key
     if not _fits(venv, underlay):
         print(f"virtual environment: {venv} on Python {_version()}, {underlay}", flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         options = ["--system-site-packages"] if underlay.sourced else []
         subprocess.run([sys.executable, "-m", "venv", *options, str(venv)], check=True)
+    _install_requirements(root, underlay, environ)
+    _install_project(root, environ)
+
+
+def build_key(root: Path, underlay: Underlay) -> str:
+    """Return a key of all that ends up in a build of the workspace: paths and versions."""
+    built_in = ("ros-", "numpy==", "setuptools==", "empy==")
+    lines = [
+        line for line in _constraints(root, underlay).splitlines() if line.startswith(built_in)
+    ]
+    return stamp.digest([str(root), _version(), str(underlay), *lines])
+
+
+def _install_requirements(root: Path, underlay: Underlay, environ: Mapping[str, str]) -> None:
+    venv = root / ".venv"
+    done, constraints = venv / "lapa-requirements.stamp", venv / "lapa-constraints.txt"
+    key = _requirements_key(root, underlay)
+    if stamp.is_current(done, key):
+        return
     print("requirements: the versions of setup/requirements/lock.txt", flush=True)
-    constraints = venv / "lapa-constraints.txt"
     constraints.write_text(_constraints(root, underlay), encoding="utf-8")
     groups = [f"-r{path}" for path in _groups(root, underlay)]
     _pip(venv, environ, *groups, "-c", str(constraints))
-    # The build tools are the lock's too: without isolation nothing is fetched for the editable install.
-    _pip(venv, environ, "--no-deps", "--no-build-isolation", "-e", str(root))
     if not underlay.sourced:
         python = str(venv / "bin" / "python")
         subprocess.run([python, "-m", "setup.fix_wheels"], cwd=root, env=environ, check=True)
     stamp.write(done, key)
-    return key
+
+
+def _install_project(root: Path, environ: Mapping[str, str]) -> None:
+    """Install `lapa_core` as a link to the sources, and the program `lapa`."""
+    venv = root / ".venv"
+    done, key = venv / "lapa-project.stamp", stamp.digest([(root / "pyproject.toml").read_bytes()])
+    if not stamp.is_current(done, key):
+        # The build tools are the lock's: without isolation nothing more is fetched.
+        _pip(venv, environ, "--no-deps", "--no-build-isolation", "-e", str(root))
+        stamp.write(done, key)
 
 
 def _groups(root: Path, underlay: Underlay) -> list[Path]:
@@ -65,8 +83,8 @@ def _constraints(root: Path, underlay: Underlay) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _key(root: Path, underlay: Underlay) -> str:
-    files = [*_groups(root, underlay), root / "pyproject.toml", root / "setup" / "fix_wheels.py"]
+def _requirements_key(root: Path, underlay: Underlay) -> str:
+    files = [*_groups(root, underlay), root / "setup" / "fix_wheels.py"]
     return stamp.digest(
         [str(root), _version(), str(underlay), _constraints(root, underlay)]
         + [path.read_text(encoding="utf-8") for path in files]

@@ -15,28 +15,30 @@ _LINKED = (".py", ".yaml", ".xacro", ".urdf")
 _INSTALLED_FROM_ROOT = ("launch", "config", "urdf")
 
 
-def ensure(root: Path, environment_key: str, environ: Mapping[str, str]) -> None:
-    """Build what has changed since the last build; from nothing when the environment is another.
+def ensure(root: Path, build_key: str, environ: Mapping[str, str]) -> None:
+    """Build what has changed since the last build; from nothing when its key is another.
 
     Args:
         root: the clone.
-        environment_key: key of the virtual environment, whose paths end up in the build.
+        build_key: key of the paths and versions that end up in the build.
         environ: environment for colcon.
 
     Raises:
         SetupError: a package does not build.
     """
     workspace = root / "ros2_ws"
-    built, environment = (
-        workspace / "install" / "lapa-build.stamp",
-        workspace / "build" / "lapa-venv.stamp",
+    built, begun = (
+        workspace / "install" / "lapa-built.stamp",
+        workspace / "build" / "lapa-key.stamp",
     )
-    key = stamp.digest([environment_key, *_sources(root)])
+    key = stamp.digest([build_key, *_sources(root)])
     if stamp.is_current(built, key):
         return
-    if not stamp.is_current(environment, environment_key):
+    if not stamp.is_current(begun, build_key):
         for name in ("build", "install"):
             shutil.rmtree(workspace / name, ignore_errors=True)
+        begun.parent.mkdir()
+        stamp.write(begun, build_key)
     python = f"{environ['VIRTUAL_ENV']}/bin/python"
     # Not its warnings: it misses a `local_setup.*` in .venv, which wheels do not have and nothing needs.
     colcon = [f"{environ['VIRTUAL_ENV']}/bin/colcon", "--log-level", "error"]
@@ -46,7 +48,6 @@ def ensure(root: Path, environment_key: str, environ: Mapping[str, str]) -> None
     print("workspace: colcon build in ros2_ws", flush=True)
     if subprocess.run(command, cwd=workspace, env=environ).returncode:
         raise SetupError(f"colcon build failed (its reason is above and in {workspace / 'log'})")
-    stamp.write(environment, environment_key)
     stamp.write(built, key)
 
 

@@ -47,13 +47,27 @@ def test_a_sourced_ros_gets_no_wheels_and_keeps_its_own_template_engine():
     assert "empy==" not in environment._constraints(ROOT, JAZZY)
 
 
-def test_the_key_follows_the_lock_and_the_underlay(tmp_path):
-    clone = tmp_path / "clone"
-    shutil.copytree(ROOT / "setup", clone / "setup", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", clone)
-    first = environment._key(clone, WHEELS)
-    assert environment._key(clone, WHEELS) == first
-    assert environment._key(clone, JAZZY) != first
+@pytest.fixture
+def clone(tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "setup", tmp_path / "setup", ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changed", "installs", "rebuilds"),
+    [("numpy==", True, True), ("ros-rclpy==", True, True), ("pytest==", True, False)],
+)
+def test_a_new_version_is_installed_and_rebuilds_what_holds_it(clone, changed, installs, rebuilds):
+    before = environment._requirements_key(clone, WHEELS), environment.build_key(clone, WHEELS)
     lock = clone / "setup" / "requirements" / "lock.txt"
-    lock.write_text(lock.read_text().replace("numpy==", "numpy==9"))
-    assert environment._key(clone, WHEELS) != first
+    lock.write_text(lock.read_text().replace(f"\n{changed}", f"\n{changed}9"))
+    after = environment._requirements_key(clone, WHEELS), environment.build_key(clone, WHEELS)
+    assert (after[0] != before[0], after[1] != before[1]) == (installs, rebuilds)
+
+
+def test_another_underlay_is_another_environment_and_another_build(clone):
+    assert environment._requirements_key(clone, WHEELS) != environment._requirements_key(
+        clone, JAZZY
+    )
+    assert environment.build_key(clone, WHEELS) != environment.build_key(clone, JAZZY)
