@@ -68,8 +68,12 @@ class Graph:
             ContractError: an argument is unknown, or a value is not among its choices.
         """
         if unknown := sorted(set(given) - set(self.arguments)):
-            raise ContractError(f"graph {self.name} has no argument {unknown}; allowed are {sorted(self.arguments)}")
-        values = {name: given.get(name, argument.default) for name, argument in self.arguments.items()}
+            raise ContractError(
+                f"graph {self.name} has no argument {unknown}; allowed are {sorted(self.arguments)}"
+            )
+        values = {
+            name: given.get(name, argument.default) for name, argument in self.arguments.items()
+        }
         for name, value in values.items():
             choices = self.arguments[name].choices
             if choices and value not in choices:
@@ -78,7 +82,11 @@ class Graph:
 
     def active_nodes(self, values: Mapping[str, str]) -> list[GraphNode]:
         """Return the nodes that these argument values start."""
-        return [node for node in self.nodes if all(values[key] == value for key, value in node.when.items())]
+        return [
+            node
+            for node in self.nodes
+            if all(values[key] == value for key, value in node.when.items())
+        ]
 
 
 def load_graphs(path: Path | None = None) -> dict[str, Graph]:
@@ -90,10 +98,17 @@ def load_graphs(path: Path | None = None) -> dict[str, Graph]:
     path = config_dir() / "graph.yaml" if path is None else path
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     arguments = {
-        name: _build(Argument, {**entry, "choices": tuple(entry.get("choices", ()))}, f"{path}: arguments.{name}")
+        name: _build(
+            Argument,
+            {**entry, "choices": tuple(entry.get("choices", ()))},
+            f"{path}: arguments.{name}",
+        )
         for name, entry in data["arguments"].items()
     }
-    return {name: _graph(name, entry, arguments, f"{path}: graphs.{name}") for name, entry in data["graphs"].items()}
+    return {
+        name: _graph(name, entry, arguments, f"{path}: graphs.{name}")
+        for name, entry in data["graphs"].items()
+    }
 
 
 def load_graph(name: str) -> Graph:
@@ -108,10 +123,14 @@ def load_graph(name: str) -> Graph:
     return graphs[name]
 
 
-def _graph(name: str, entry: dict[str, Any], arguments: Mapping[str, Argument], where: str) -> Graph:
+def _graph(
+    name: str, entry: dict[str, Any], arguments: Mapping[str, Argument], where: str
+) -> Graph:
     if unknown := sorted(set(entry["arguments"]) - set(arguments)):
         raise ContractError(f"{where} takes {unknown}, which are not under `arguments`")
-    nodes = tuple(_build(GraphNode, node, f"{where}: {node.get('name')}") for node in entry["nodes"])
+    nodes = tuple(
+        _build(GraphNode, node, f"{where}: {node.get('name')}") for node in entry["nodes"]
+    )
     graph = Graph(
         name=name, description=entry["description"], nodes=nodes,
         arguments={key: arguments[key] for key in entry["arguments"]},
@@ -121,9 +140,13 @@ def _graph(name: str, entry: dict[str, Any], arguments: Mapping[str, Argument], 
             try:
                 template.format(**graph.values({}))
             except KeyError as error:
-                raise ContractError(f"{where}: {node.name} uses {error}, which the graph does not take") from error
+                raise ContractError(
+                    f"{where}: {node.name} uses {error}, which the graph does not take"
+                ) from error
         if unknown := sorted(set(node.when) - set(graph.arguments)):
-            raise ContractError(f"{where}: {node.name} depends on {unknown}, which the graph does not take")
+            raise ContractError(
+                f"{where}: {node.name} depends on {unknown}, which the graph does not take"
+            )
     return graph
 
 

@@ -58,7 +58,10 @@ class Supervisor:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -90,14 +93,20 @@ class Supervisor:
     def stop(self) -> None:
         """Interrupt the processes one by one, last started first, and wait for each."""
         for plan, process in reversed(self._processes):
-            for number, limit_s in ((signal.SIGINT, STOP_LIMIT_S), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+            for number, limit_s in (
+                (signal.SIGINT, STOP_LIMIT_S),
+                (signal.SIGTERM, 2.0),
+                (signal.SIGKILL, 2.0),
+            ):
                 if process.poll() is not None:
                     break
                 _signal(process, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(limit_s)
                 if process.poll() is None:
-                    self._sink("lapa", f"{plan.name} did not end within {limit_s:g} s of {number.name}")
+                    self._sink(
+                        "lapa", f"{plan.name} did not end within {limit_s:g} s of {number.name}"
+                    )
             _signal(process, signal.SIGKILL)  # what it may have left in its group
         end_s = time.monotonic() + 2.0
         for reader in self._readers:

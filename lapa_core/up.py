@@ -57,12 +57,16 @@ def main(config: UpConfig) -> None:
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
-    with Supervisor(process_plans(graph, values, environ), environ, coloured_sink(graph)) as supervisor:
+    with Supervisor(
+        process_plans(graph, values, environ), environ, coloured_sink(graph)
+    ) as supervisor:
         status = supervisor.wait(interrupted)
     sys.exit(status)
 
 
-def process_plans(graph: Graph, values: Mapping[str, str], environ: Mapping[str, str]) -> list[ProcessPlan]:
+def process_plans(
+    graph: Graph, values: Mapping[str, str], environ: Mapping[str, str]
+) -> list[ProcessPlan]:
     """Return the command line of every node that these argument values start.
 
     Raises:
@@ -70,7 +74,9 @@ def process_plans(graph: Graph, values: Mapping[str, str], environ: Mapping[str,
         ContractError: `params_file` does not exist.
     """
     return [
-        ProcessPlan(name=node.name, command=_command(node, values, environ), ends_all=node.ends_graph)
+        ProcessPlan(
+            name=node.name, command=_command(node, values, environ), ends_all=node.ends_graph
+        )
         for node in graph.active_nodes(values)
     ]
 
@@ -79,7 +85,11 @@ def coloured_sink(graph: Graph) -> Sink:
     """Return what prints a line behind its node's name, in a colour per node on a terminal."""
     names = ["lapa", *dict.fromkeys(node.name for node in graph.nodes)]
     width = max(map(len, names))
-    colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)} if sys.stdout.isatty() else {}
+    colour = (
+        {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+        if sys.stdout.isatty()
+        else {}
+    )
     lock = threading.Lock()
 
     def sink(name: str, line: str) -> None:
@@ -109,7 +119,12 @@ def _given(config: UpConfig, graph: Graph) -> dict[str, str]:
 
 
 def _command(node: GraphNode, values: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
-    command = [str(_executable(node.executable, environ)), "--ros-args", "-r", f"__node:={node.name}"]
+    command = [
+        str(_executable(node.executable, environ)),
+        "--ros-args",
+        "-r",
+        f"__node:={node.name}",
+    ]
     if values.get("robot_name"):
         command += ["-r", f"__ns:=/{values['robot_name'].strip('/')}"]
     command += ["--params-file", str(config_dir() / node.params)]
@@ -128,4 +143,6 @@ def _executable(name: str, environ: Mapping[str, str]) -> Path:
         path = Path(prefix) / "lib" / PACKAGE / name
         if prefix and path.is_file():
             return path
-    raise SetupError(f"{PACKAGE} has no executable {name} in this workspace; run `make setup`, which builds it")
+    raise SetupError(
+        f"{PACKAGE} has no executable {name} in this workspace; run `make setup`, which builds it"
+    )

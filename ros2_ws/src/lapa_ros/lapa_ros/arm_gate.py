@@ -50,7 +50,9 @@ class CommandGate:
         self.source = source
         self._max_command_age_s = max_command_age_s
         # The delta is one period younger than the limit at which the policy stops using its frame.
-        self._max_observation_age_s = contract.max_observation_age_s + 1.0 / contract.control_rate_hz
+        self._max_observation_age_s = (
+            contract.max_observation_age_s + 1.0 / contract.control_rate_hz
+        )
         self._last_sequence = 0
         self._last_stamp_s = float("-inf")
 
@@ -67,7 +69,9 @@ class CommandGate:
             Refused: with the reason.
         """
         if command.source != self.source:
-            raise Refused("source", f"command from {command.source!r}; the arm obeys {self.source!r}")
+            raise Refused(
+                "source", f"command from {command.source!r}; the arm obeys {self.source!r}"
+            )
         if command.contract_hash != self._contract.hash:
             raise Refused(
                 "contract",
@@ -77,7 +81,9 @@ class CommandGate:
         self._check_order(command, tracking)
         self._check_age("command", command.stamp_s, self._max_command_age_s, now_s)
         if command.observation_s is not None:
-            self._check_age("observation", command.observation_s, self._max_observation_age_s, now_s)
+            self._check_age(
+                "observation", command.observation_s, self._max_observation_age_s, now_s
+            )
         try:
             return EndEffectorDelta.from_array(command.values)
         except ActionError as error:
@@ -93,11 +99,16 @@ class CommandGate:
         if restarted or command.sequence > self._last_sequence:
             return
         word = "repeated" if command.sequence == self._last_sequence else "out of order"
-        raise Refused("order", f"sequence {command.sequence} is {word}; the last applied is {self._last_sequence}")
+        raise Refused(
+            "order",
+            f"sequence {command.sequence} is {word}; the last applied is {self._last_sequence}",
+        )
 
     def _check_age(self, what: str, stamp_s: float, limit_s: float, now_s: float) -> None:
         age_s = now_s - stamp_s
         if age_s > limit_s:
             raise Refused("stale", f"stale {what}: {age_s:.3f} s old; allowed are {limit_s:.3f} s")
         if not age_s > -self.CLOCK_TOLERANCE_S:  # also NaN
-            raise Refused("stale", f"{what} is stamped {-age_s:.3f} s in the future; are the clocks in step?")
+            raise Refused(
+                "stale", f"{what} is stamped {-age_s:.3f} s in the future; are the clocks in step?"
+            )

@@ -43,12 +43,16 @@ class JointMove:
 
     def __init__(self, start_rad: Array, end_rad: Array, speed_rad_s: float, now_s: float):
         self._start_rad, self.end_rad, self._since_s = start_rad.copy(), end_rad.copy(), now_s
-        self._duration_s = max(0.1, self._PEAK * float(np.abs(end_rad - start_rad).max()) / speed_rad_s)
+        self._duration_s = max(
+            0.1, self._PEAK * float(np.abs(end_rad - start_rad).max()) / speed_rad_s
+        )
 
     def sample(self, now_s: float) -> Array:
         """Return the (6,) joints at a time [rad]."""
         s = np.clip((now_s - self._since_s) / self._duration_s, 0.0, 1.0)
-        return self._start_rad + (self.end_rad - self._start_rad) * (s**3 * (10.0 - 15.0 * s + 6.0 * s**2))
+        return self._start_rad + (self.end_rad - self._start_rad) * (
+            s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+        )
 
     def done(self, now_s: float) -> bool:
         """Return whether the end has been commanded."""
@@ -73,7 +77,12 @@ class ArmLogic:
     MAX_ASTRAY_S = 0.4
 
     def __init__(
-        self, contract: RobotContract, backend: Backend, gate: CommandGate, say: Say, move_speed_rad_s: float
+        self,
+        contract: RobotContract,
+        backend: Backend,
+        gate: CommandGate,
+        say: Say,
+        move_speed_rad_s: float,
     ):
         self.contract = contract
         self.controller = ArmController(contract)
@@ -107,7 +116,9 @@ class ArmLogic:
         self._gate.accept(command)
         self.applied += 1
         self.last, self._last_applied_s = command, now_s
-        self.latency_s = now_s - command.observation_s if command.observation_s is not None else float("nan")
+        self.latency_s = (
+            now_s - command.observation_s if command.observation_s is not None else float("nan")
+        )
         self._said_refusals.clear()
         if self.mode is not Mode.TRACKING:
             self._enter(Mode.TRACKING, f"following {command.source}", "info")
@@ -126,14 +137,22 @@ class ArmLogic:
         elif self.mode is Mode.WAITING:
             self._hold(measured, Mode.HOLDING, "joint states arrive; waiting for commands", "info")
         elif self.mode is Mode.TRACKING and now_s - self._last_applied_s > self.contract.watchdog_s:
-            self._hold(measured, Mode.HOLDING, f"no command for {self.contract.watchdog_s:g} s (watchdog)")
+            self._hold(
+                measured, Mode.HOLDING, f"no command for {self.contract.watchdog_s:g} s (watchdog)"
+            )
         elif self._move is not None and self._move.done(now_s):
             self._finish_move()
         elif self._astray(measured, now_s):
             self._move = None
             mode = Mode.STOPPED if self.mode is Mode.STOPPED else Mode.HOLDING
-            self._hold(measured, mode, f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off")
-        self.sent_rad = self._move.sample(now_s) if self._move is not None else self.controller.sample(now_s)
+            self._hold(
+                measured,
+                mode,
+                f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off",
+            )
+        self.sent_rad = (
+            self._move.sample(now_s) if self._move is not None else self.controller.sample(now_s)
+        )
         self._backend.send(self.sent_rad, self.controller.gripper)
 
     def stop(self) -> str:
@@ -141,7 +160,9 @@ class ArmLogic:
         self._move = None
         measured = self._backend.measured()
         if measured is None:
-            self._enter(Mode.STOPPED, "stopped by a person; no joint states were ever measured", "warn")
+            self._enter(
+                Mode.STOPPED, "stopped by a person; no joint states were ever measured", "warn"
+            )
         else:
             self._hold(measured, Mode.STOPPED, "stopped by a person; call ~/clear to go on")
         return self.reason
@@ -153,7 +174,9 @@ class ArmLogic:
             ActionError: the arm is not stopped.
         """
         if self.mode is not Mode.STOPPED:
-            raise ActionError(f"the arm is {self.mode.name.lower()}, not stopped; there is nothing to clear")
+            raise ActionError(
+                f"the arm is {self.mode.name.lower()}, not stopped; there is nothing to clear"
+            )
         measured = self._backend.measured()
         if measured is None:
             self._enter(Mode.WAITING, "cleared; no joint states yet", "info")
@@ -186,7 +209,9 @@ class ArmLogic:
             ActionError: the arm is stopped or waits for joint states.
         """
         self.controller.gripper = self.contract.ready_gripper
-        return self._start_move(Mode.READYING, np.array(self.contract.ready_joints_rad), "ready pose", now_s)
+        return self._start_move(
+            Mode.READYING, np.array(self.contract.ready_joints_rad), "ready pose", now_s
+        )
 
     def park(self, now_s: float) -> str:
         """Start the move to the sleep pose, the only one in which torque may be cut.
@@ -211,7 +236,10 @@ class ArmLogic:
         return measured
 
     def _astray(self, measured: Measurement, now_s: float) -> bool:
-        if self.sent_rad is None or np.abs(measured.joints_rad - self.sent_rad).max() < self.MAX_TRACKING_ERROR_RAD:
+        if (
+            self.sent_rad is None
+            or np.abs(measured.joints_rad - self.sent_rad).max() < self.MAX_TRACKING_ERROR_RAD
+        ):
             self._astray_since_s = None
             return False
         if self._astray_since_s is None:

@@ -39,9 +39,17 @@ class ArmNode(ManagedNode):
         self._state_publisher = self.create_lifecycle_publisher(ArmState, "arm_state", qos.STATE)
         self._entities.append((self.destroy_lifecycle_publisher, self._state_publisher))
         gate = CommandGate(self._contract, self.params.source, self.params.max_command_age_s)
-        self._logic = ArmLogic(self._contract, self._make_backend(), gate, self.say, self.params.move_speed_rad_s)
+        self._logic = ArmLogic(
+            self._contract, self._make_backend(), gate, self.say, self.params.move_speed_rad_s
+        )
         self._said_joint_states = False
-        services = {"stop": self._stop, "clear": self._clear, "hold": self._hold, "ready": self._ready, "park": self._park}
+        services = {
+            "stop": self._stop,
+            "clear": self._clear,
+            "hold": self._hold,
+            "ready": self._ready,
+            "park": self._park,
+        }
         for name, handler in services.items():
             service = self.create_service(Trigger, f"~/{name}", handler)
             self._entities.append((self.destroy_service, service))
@@ -52,7 +60,9 @@ class ArmNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to listen and to send."""
-        self._delta_subscription = self.create_subscription(DeltaMsg, "delta", self._on_delta, qos.DELTA)
+        self._delta_subscription = self.create_subscription(
+            DeltaMsg, "delta", self._on_delta, qos.DELTA
+        )
         self._tick_timer = self.create_timer(1.0 / self._contract.command_rate_hz, self._tick)
         self._state_timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
 
@@ -90,17 +100,25 @@ class ArmNode(ManagedNode):
         level = {Mode.TRACKING: OK, Mode.PARKED: OK, Mode.WAITING: ERROR}.get(logic.mode, WARN)
         values = {"mode": logic.mode.name, "applied": logic.applied, "refused": logic.refused,
                   "last refusal": logic.last_refusal, "latency [s]": logic.latency_s}  # fmt: skip
-        return Health(level if self.active else OK, logic.reason if self.active else "inactive", values)
+        return Health(
+            level if self.active else OK, logic.reason if self.active else "inactive", values
+        )
 
     def _make_backend(self) -> Backend:
         if self.params.backend == "dry_run":
-            self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_states", qos.JOINT_STATES)
+            self._joint_publisher = self.create_lifecycle_publisher(
+                JointState, "joint_states", qos.JOINT_STATES
+            )
             self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
             return DryRunBackend(self._contract, self.now_s)
-        self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_commands", qos.JOINT_COMMANDS)
+        self._joint_publisher = self.create_lifecycle_publisher(
+            JointState, "joint_commands", qos.JOINT_COMMANDS
+        )
         self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
         self._backend = TopicBackend(self._contract, self._publish_joints)
-        subscription = self.create_subscription(JointState, "joint_states", self._on_joint_states, qos.JOINT_STATES)
+        subscription = self.create_subscription(
+            JointState, "joint_states", self._on_joint_states, qos.JOINT_STATES
+        )
         self._entities.append((self.destroy_subscription, subscription))
         return self._backend
 
@@ -132,7 +150,11 @@ class ArmNode(ManagedNode):
 
     def _publish_state(self) -> None:
         logic, measured = self._logic, self._logic.measured()
-        state = ArmState(mode=int(logic.mode), reason=logic.reason, joint_names=list(self._contract.arm.joint_names))
+        state = ArmState(
+            mode=int(logic.mode),
+            reason=logic.reason,
+            joint_names=list(self._contract.arm.joint_names),
+        )
         state.header.stamp = self.get_clock().now().to_msg()
         state.header.frame_id = FRAME
         state.commanded_pose = to_pose(logic.controller.target_44)
@@ -140,13 +162,22 @@ class ArmNode(ManagedNode):
         if logic.sent_rad is not None:
             state.commanded_joints = logic.sent_rad.tolist()
         if measured is not None:
-            state.measured_pose = to_pose(forward_kinematics(self._contract.arm, measured.joints_rad))
+            state.measured_pose = to_pose(
+                forward_kinematics(self._contract.arm, measured.joints_rad)
+            )
             state.measured_joints = measured.joints_rad.tolist()
             state.measured_gripper = measured.gripper
         if logic.last is not None:
-            state.last_applied_source, state.last_applied_sequence = logic.last.source, logic.last.sequence
+            state.last_applied_source, state.last_applied_sequence = (
+                logic.last.source,
+                logic.last.sequence,
+            )
         state.last_latency_s = logic.latency_s
-        state.applied, state.refused, state.last_refusal = logic.applied, logic.refused, logic.last_refusal
+        state.applied, state.refused, state.last_refusal = (
+            logic.applied,
+            logic.refused,
+            logic.last_refusal,
+        )
         state.contract_hash = self._contract.hash
         self._state_publisher.publish(state)
 

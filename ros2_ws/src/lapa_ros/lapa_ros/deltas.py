@@ -17,12 +17,17 @@ def to_message(
     contract_hash: str, bins: Sequence[int] = (),
 ) -> DeltaMsg:  # fmt: skip
     """Return the message of one delta; stamps are node clock times [s]."""
-    message = DeltaMsg(source=source, sequence=sequence, contract_hash=contract_hash, gripper=delta.gripper)
+    message = DeltaMsg(
+        source=source, sequence=sequence, contract_hash=contract_hash, gripper=delta.gripper
+    )
     message.header.frame_id = FRAME
     message.header.stamp = to_stamp(stamp_s)
     if observation_s is not None:
         message.observation_stamp = to_stamp(observation_s)
-    for vector, values in ((message.translation, delta.translation_m), (message.rotation, delta.rotation_rad)):
+    for vector, values in (
+        (message.translation, delta.translation_m),
+        (message.rotation, delta.rotation_rad),
+    ):
         vector.x, vector.y, vector.z = values.tolist()
     message.bins = [int(index) for index in bins]
     return message
@@ -36,6 +41,8 @@ def to_command(message: DeltaMsg) -> Command:
         source=message.source,
         sequence=message.sequence,
         stamp_s=to_seconds(message.header.stamp),
-        observation_s=None if is_zero(message.observation_stamp) else to_seconds(message.observation_stamp),
+        observation_s=None
+        if is_zero(message.observation_stamp)
+        else to_seconds(message.observation_stamp),
         contract_hash=message.contract_hash,
     )

@@ -7,20 +7,19 @@ evaluation's report; of the other nodes only warnings and errors. Everything is 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from lapa_core.graph import load_graph
 from lapa_core.ros_env import isolated, workspace_environment
-from lapa_core.supervisor import Sink, Supervisor
+from lapa_core.supervisor import Supervisor
 from lapa_core.up import process_plans
 
 REPORTER = "evaluate"
+_ALARMS = ("[WARN]", "[ERROR]", "[FATAL]", "Traceback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,34 +49,44 @@ def main(config: DemoConfig) -> None:
     environ = {**isolated(workspace_environment()), "PYTHONUNBUFFERED": "1"}
     logs = config.out / "log"
     logs.mkdir(parents=True, exist_ok=True)
-    (config.out / "summary.json").unlink(missing_ok=True)  # never show the figures of an earlier run
+    (config.out / "summary.json").unlink(
+        missing_ok=True
+    )  # never show the figures of an earlier run
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
     names = ", ".join(node.name for node in graph.active_nodes(values))
     print(f"starting {names} in ROS domain {environ['ROS_DOMAIN_ID']}; logs in {logs}", flush=True)
-    files = {node.name: open(logs / f"{node.name}.log", "w", encoding="utf-8") for node in graph.nodes}
+    console = _Console(logs, [node.name for node in graph.nodes])
     try:
-        plans = process_plans(graph, values, environ)
-        with Supervisor(plans, environ, _sink(files)) as supervisor:
+        with Supervisor(process_plans(graph, values, environ), environ, console) as supervisor:
             status = supervisor.wait(interrupted)
+            console.quiet = True  # what nodes say while they are being stopped is in their logs
     finally:
-        for file in files.values():
-            file.close()
+        console.close()
     sys.exit(130 if interrupted.is_set() else status)
 
 
-def _sink(files: dict[str, TextIO]) -> Sink:
-    lock = threading.Lock()
+class _Console:
+    """Shows the report and what went wrong elsewhere; writes everything to one log file per node."""
 
-    def sink(name: str, line: str) -> None:
-        with lock:
-            if name in files and not files[name].closed:
-                files[name].write(line + os.linesep)
-                files[name].flush()
+    def __init__(self, folder: Path, names: list[str]):
+        self.quiet = False
+        self._lock = threading.Lock()
+        self._files = {name: open(folder / f"{name}.log", "w", encoding="utf-8") for name in names}
+
+    def __call__(self, name: str, line: str) -> None:
+        with self._lock:
+            file = self._files.get(name)
+            if file is not None and not file.closed:
+                file.write(line + "\n")
+                file.flush()
             if name == REPORTER and not line.startswith("["):
                 print(line, flush=True)
-            elif name == "lapa" or "[ERROR]" in line or "[WARN]" in line or "Traceback" in line:
+            elif not self.quiet and (name == "lapa" or any(mark in line for mark in _ALARMS)):
                 print(f"    {name}: {line}", flush=True)
 
-    return sink
+    def close(self) -> None:
+        with self._lock:
+            for file in self._files.values():
+                file.close()

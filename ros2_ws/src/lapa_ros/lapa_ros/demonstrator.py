@@ -27,7 +27,9 @@ Publish = Callable[[EndEffectorDelta, float], None]
 
 def seen_world(state: TaskState) -> Any:
     """Return what the expert looks at, from a task state: the tool's and the blocks' positions [m]."""
-    blocks = {name: from_pose(pose)[:3, 3] for name, pose in zip(state.object_names, state.object_poses)}
+    blocks = {
+        name: from_pose(pose)[:3, 3] for name, pose in zip(state.object_names, state.object_poses)
+    }
     return SimpleNamespace(
         block_positions_m=blocks, tool_xy_m=from_pose(state.end_effector_pose)[:2, 3]
     )
@@ -59,12 +61,15 @@ class Demonstrator:
     MAX_SPOILT = 5
     """So many episodes spoilt in a row end the session."""
 
+    LEAD_S = 0.15
+    """Recording runs for so long before the first command, so that it has an arm state from before it [s]."""
+
     def __init__(
         self, plan: SessionPlan, scene: SceneControl, states: Mailbox[TaskState], publish: Publish,
-        log: Callable[[str], None],
+        clock: Callable[[], float], log: Callable[[str], None],
     ):  # fmt: skip
         self._plan, self._scene, self._states = plan, scene, states
-        self._publish, self._log = publish, log
+        self._publish, self._clock, self._log = publish, clock, log
         self.num_done = self.num_failed = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -106,7 +111,7 @@ class Demonstrator:
 
     def _act(self, episode: int, stop: threading.Event) -> int | None:
         """Command until the task is done; return the number of commands, or None where they ran out."""
-        self._states.restart()
+        self._states.restart(not_before_s=self._clock() + self.LEAD_S)
         for step in range(self._plan.max_steps + 1):
             state = self._next_state(episode, stop)
             if state.success:
@@ -114,7 +119,9 @@ class Demonstrator:
             if step == self._plan.max_steps:
                 break
             action = expert_action(seen_world(state), parse_instruction(state.instruction))
-            self._publish(EndEffectorDelta.from_array(np.asarray(action)), to_seconds(state.header.stamp))
+            self._publish(
+                EndEffectorDelta.from_array(np.asarray(action)), to_seconds(state.header.stamp)
+            )
         return None
 
     def _next_state(self, episode: int, stop: threading.Event) -> TaskState:

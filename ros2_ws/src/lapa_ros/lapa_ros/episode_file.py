@@ -56,7 +56,9 @@ class EpisodeFile:
         try:
             self._stream = open(self._part, "xb")
         except OSError as error:
-            raise DataError(f"cannot record to {self._part}: {error}; check the recorder's folder") from error
+            raise DataError(
+                f"cannot record to {self._part}: {error}; check the recorder's folder"
+            ) from error
         self.num_written = [0] * len(streams)
         self.num_dropped = [0] * len(streams)
         self.size_bytes = 0
@@ -64,7 +66,9 @@ class EpisodeFile:
         self._metadata = dict(metadata)
         self._flush_period_s = flush_period_s
         self._queue: queue.Queue[tuple[int, bytes, int] | None] = queue.Queue(queue_size)
-        self._writer = Writer(self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.NONE)
+        self._writer = Writer(
+            self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.NONE
+        )
         self._writer.start(profile="ros2", library="lapa recorder")
         self._channels = [self._register(stream) for stream in streams]
         self._write_metadata({})  # so that a recovered file knows its instruction
@@ -98,7 +102,9 @@ class EpisodeFile:
             except OSError as error:
                 self.failure = str(error)
         if self.failure is not None:
-            raise DataError(f"{self._part} could not be finished: {self.failure}; what it holds is kept")
+            raise DataError(
+                f"{self._part} could not be finished: {self.failure}; what it holds is kept"
+            )
         return self.path
 
     def discard(self, timeout_s: float = 30.0) -> None:
@@ -126,12 +132,16 @@ class EpisodeFile:
                     return
                 if item:
                     stream, data, stamp_ns = item
-                    self._writer.add_message(self._channels[stream], stamp_ns, data, stamp_ns, self.num_written[stream])
+                    self._writer.add_message(
+                        self._channels[stream], stamp_ns, data, stamp_ns, self.num_written[stream]
+                    )
                     self.num_written[stream] += 1
                 if time.monotonic() >= next_sync_s:
                     self._sync()
                     next_sync_s = time.monotonic() + self._flush_period_s
-        except OSError as error:  # disk full, unplugged: told to the user by the state topic and by `finish`
+        except (
+            OSError
+        ) as error:  # disk full, unplugged: told to the user by the state topic and by `finish`
             self.failure = str(error)
 
     def _sync(self) -> None:
@@ -145,7 +155,9 @@ class EpisodeFile:
         return self._writer.register_channel(stream.topic, "cdr", schema)
 
     def _write_metadata(self, extra: Mapping[str, Any]) -> None:
-        self._writer.add_metadata(METADATA_NAME, {"json": json.dumps({**self._metadata, **extra}, sort_keys=True)})
+        self._writer.add_metadata(
+            METADATA_NAME, {"json": json.dumps({**self._metadata, **extra}, sort_keys=True)}
+        )
 
 
 def _sync_folder(folder: Path) -> None:

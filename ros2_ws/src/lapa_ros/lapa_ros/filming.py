@@ -42,7 +42,9 @@ def write_video(path: Path, clips: Sequence[Clip], rate_hz: float) -> None:
         stream = None
         for picture in _annotated(clips, rate_hz):
             if stream is None:
-                stream = container.add_stream("h264", rate=Fraction(rate_hz).limit_denominator(1000))
+                stream = container.add_stream(
+                    "h264", rate=Fraction(rate_hz).limit_denominator(1000)
+                )
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt, stream.options = "yuv420p", {"crf": "23", "preset": "veryfast"}
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -60,7 +62,8 @@ def write_contact_sheet(path: Path, clips: Sequence[Clip]) -> None:
     for index, clip in enumerate(shown):
         left, top = index % _COLUMNS * cell[0] + 6, index // _COLUMNS * cell[1] + 6
         draw.rectangle(
-            (left - 3, top - 3, left + _THUMB_PX + 2, top + _THUMB_PX + 2), fill=_GREEN if clip.success else _RED
+            (left - 3, top - 3, left + _THUMB_PX + 2, top + _THUMB_PX + 2),
+            fill=_GREEN if clip.success else _RED,
         )
         sheet.paste(_open(clip.jpegs[-1]).resize((_THUMB_PX, _THUMB_PX)), (left, top))
         for line, text in enumerate(_wrap(clip.title, 26)[:2]):
@@ -84,7 +87,9 @@ def _frame(jpeg: bytes, title: str, note: str, colour: tuple[int, int, int]) -> 
     frame.paste(picture, (0, _BAR_PX))
     draw, font = ImageDraw.Draw(frame), ImageFont.load_default(size=17)
     draw.text((10, 10), title, font=font, fill=_WHITE)
-    draw.text((frame.width - 10 - draw.textlength(note, font=font), 10), note, font=font, fill=colour)
+    draw.text(
+        (frame.width - 10 - draw.textlength(note, font=font), 10), note, font=font, fill=colour
+    )
     return np.asarray(frame)
 
 

@@ -43,7 +43,9 @@ class Following:
         elif self.blocked_since_s is not None and now_s - self.blocked_since_s > self.PATIENCE_S:
             self._end("halted", f"not able to act for {self.PATIENCE_S:g} s: {waiting_for}")
         elif now_s - self.started_s > self.max_duration_s:
-            self._end("timeout", f"not done within {self.max_duration_s:g} s, {self.steps} commands")
+            self._end(
+                "timeout", f"not done within {self.max_duration_s:g} s, {self.steps} commands"
+            )
         return bool(self.outcome)
 
     def _end(self, outcome: str, message: str) -> None:

@@ -33,18 +33,26 @@ def to_rgb(message: Image | CompressedImage) -> Rgb:
     """
     try:
         picture = _decoder()(message)
-    except Exception as error:  # the two libraries raise types of their own; one meaning: not a usable picture
+    except (
+        Exception
+    ) as error:  # the two libraries raise types of their own; one meaning: not a usable picture
         kind = getattr(message, "encoding", None) or getattr(message, "format", "?")
-        raise DataError(f"an image of encoding {kind!r} cannot be converted to RGB: {error}") from error
+        raise DataError(
+            f"an image of encoding {kind!r} cannot be converted to RGB: {error}"
+        ) from error
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise DataError(f"an image became {picture.dtype} {picture.shape}; uint8 (H, W, 3) is needed")
+        raise DataError(
+            f"an image became {picture.dtype} {picture.shape}; uint8 (H, W, 3) is needed"
+        )
     return np.ascontiguousarray(picture)
 
 
 def to_image(picture_HWC: Rgb, header: Header) -> Image:
     """Return a raw `rgb8` message of an RGB picture."""
     height, width = picture_HWC.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
+    message = Image(
+        header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width
+    )
     message.data = array.array("B", np.ascontiguousarray(picture_HWC).tobytes())
     return message
 
@@ -82,8 +90,12 @@ def _without_padding(message: Image | CompressedImage) -> Image | CompressedImag
         return message
     data = np.frombuffer(message.data, np.uint8)
     if data.size != message.step * message.height:
-        raise DataError(f"{data.size} bytes of data for {message.height} rows of {message.step} bytes")
-    row_bytes = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}.get(message.encoding, 0) * message.width
+        raise DataError(
+            f"{data.size} bytes of data for {message.height} rows of {message.step} bytes"
+        )
+    row_bytes = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}.get(
+        message.encoding, 0
+    ) * message.width
     if row_bytes in (0, message.step):
         return message
     rows = data.reshape(message.height, message.step)[:, :row_bytes]

@@ -33,7 +33,9 @@ def graph_actions(name: str) -> list[Action]:
     for key, argument in graph.arguments.items():
         choices = {"choices": list(argument.choices)} if argument.choices else {}
         declarations.append(
-            DeclareLaunchArgument(key, default_value=argument.default, description=argument.description, **choices)
+            DeclareLaunchArgument(
+                key, default_value=argument.default, description=argument.description, **choices
+            )
         )
     return [*declarations, *(_node(node, "params_file" in graph.arguments) for node in graph.nodes)]
 
@@ -41,9 +43,16 @@ def graph_actions(name: str) -> list[Action]:
 def _node(node: GraphNode, has_params_file: bool) -> Node:
     own_file = str(config_dir() / node.params)
     files: list[Any] = [own_file]
-    if has_params_file:  # an argument without a value: the node's own file once more, which changes nothing
-        files.append(PythonExpression(["'", LaunchConfiguration("params_file"), "' or '", own_file, "'"]))
-    overrides = {key: ParameterValue(_text(text), value_type=_type(node, key)) for key, text in node.set.items()}
+    if (
+        has_params_file
+    ):  # an argument without a value: the node's own file once more, which changes nothing
+        files.append(
+            PythonExpression(["'", LaunchConfiguration("params_file"), "' or '", own_file, "'"])
+        )
+    overrides = {
+        key: ParameterValue(_text(text), value_type=_type(node, key))
+        for key, text in node.set.items()
+    }
     return Node(
         package=PACKAGE,
         executable=node.executable,

@@ -149,7 +149,9 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
     executor = SingleThreadedExecutor()
     try:
         node = make_node()
-    except Exception as error:  # a parameter out of bounds, above all: one line instead of a traceback
+    except (
+        Exception
+    ) as error:  # a parameter out of bounds, above all: one line instead of a traceback
         rclpy.logging.get_logger("lapa").error(f"cannot start: {type(error).__name__}: {error}")
         rclpy.try_shutdown()
         return 2

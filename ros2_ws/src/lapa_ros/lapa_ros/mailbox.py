@@ -27,7 +27,9 @@ class Mailbox(Generic[Content]):
 
     def __init__(self, period_s: float):
         self._period_s = period_s
-        self._slack_s = 0.05 * period_s  # stamps of a camera grid jitter: a frame this much early is due
+        self._slack_s = (
+            0.05 * period_s
+        )  # stamps of a camera grid jitter: a frame this much early is due
         self._arrived = threading.Condition()
         self._newest: Letter[Content] | None = None
         self._taken_s = float("-inf")
@@ -51,7 +53,9 @@ class Mailbox(Generic[Content]):
             assert self._newest is not None
             stamp_s = self._taken_s = self._newest.stamp_s
             late = stamp_s - self._due_s > self._period_s
-            self._due_s = (stamp_s if late else self._due_s) + self._period_s  # keep the grid unless a beat was missed
+            self._due_s = (
+                stamp_s if late else self._due_s
+            ) + self._period_s  # keep the grid unless a beat was missed
             return self._newest
 
     def newest(self) -> Letter[Content] | None:
@@ -59,13 +63,18 @@ class Mailbox(Generic[Content]):
         with self._arrived:
             return self._newest
 
-    def restart(self) -> None:
-        """Forget what is in the box; the next observation to arrive is due at once."""
+    def restart(self, not_before_s: float = float("-inf")) -> None:
+        """Forget what is in the box; the next observation to arrive, stamped `not_before_s` or later, is due."""
         with self._arrived:
             self._due_s = float("-inf")
+            self._taken_s = not_before_s
             if self._newest is not None:
-                self._taken_s = self._newest.stamp_s
+                self._taken_s = max(not_before_s, self._newest.stamp_s)
 
     def _is_due(self) -> bool:
         letter = self._newest
-        return letter is not None and letter.stamp_s > self._taken_s and letter.stamp_s >= self._due_s - self._slack_s
+        return (
+            letter is not None
+            and letter.stamp_s > self._taken_s
+            and letter.stamp_s >= self._due_s - self._slack_s
+        )

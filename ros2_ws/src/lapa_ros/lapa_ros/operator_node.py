@@ -37,14 +37,21 @@ class OperatorNode(ManagedNode):
         self._contract = load_contract(self.params.contract)
         self._states: Mailbox[TaskState] = Mailbox(1.0 / self._contract.control_rate_hz)
         self._publisher = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
-        self._subscription = self.create_subscription(TaskState, "task_state", self._on_task, qos.STATE)
+        self._subscription = self.create_subscription(
+            TaskState, "task_state", self._on_task, qos.STATE
+        )
         params = self.params
         plan = SessionPlan(
             episodes=params.episodes, seed=params.seed, max_steps=params.max_steps,
             record=params.record, keep_failures=params.keep_failures,
         )  # fmt: skip
         self._demonstrator = Demonstrator(
-            plan, SceneControl(self), self._states, self._publish, self.get_logger().info
+            plan,
+            SceneControl(self),
+            self._states,
+            self._publish,
+            self.now_s,
+            self.get_logger().info,
         )
 
     def start(self) -> None:

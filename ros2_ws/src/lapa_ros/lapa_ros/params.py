@@ -15,7 +15,12 @@ Params = TypeVar("Params")
 
 
 def param(
-    default: Any, text: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Describe one parameter: its default (and with it its type), meaning with unit, and what is allowed."""
     metadata = {"text": text, "low": low, "high": high, "choices": choices}
@@ -29,7 +34,9 @@ def _autostart() -> Any:
 
 
 def _contract() -> Any:
-    return param("wx250s_sim", "Robot contract: a name in config/robots or the path of a .yaml file.")
+    return param(
+        "wx250s_sim", "Robot contract: a name in config/robots or the path of a .yaml file."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +51,17 @@ class SimParams:
         0.3, "Without a joint command for this long the simulated arm holds its measured joints [s].", low=0.02, high=10.0
     )  # fmt: skip
     max_catch_up_s: float = param(
-        0.2, "Real time that is made up for after a stall; more is dropped and reported [s].", low=0.0, high=5.0
+        0.2,
+        "Real time that is made up for after a stall; more is dropped and reported [s].",
+        low=0.0,
+        high=5.0,
     )
     jpeg_quality: int = param(95, "Quality of the compressed camera stream [1].", low=1, high=100)
     spectator_rate_hz: float = param(
-        0.0, "Rate of a 480 px view for people on camera/spectator; 0 is off [Hz].", low=0.0, high=30.0
+        0.0,
+        "Rate of a 480 px view for people on camera/spectator; 0 is off [Hz].",
+        low=0.0,
+        high=30.0,
     )
 
 
@@ -59,13 +72,18 @@ class ArmParams:
     autostart: bool = _autostart()
     contract: str = _contract()
     backend: str = param("sim", "What the joint targets go to.", choices=("sim", "dry_run"))
-    source: str = param("policy", "The only source whose deltas are applied.", choices=("policy", "operator"))
+    source: str = param(
+        "policy", "The only source whose deltas are applied.", choices=("policy", "operator")
+    )
     state_rate_hz: float = param(20.0, "Rate of arm_state [Hz].", low=1.0, high=100.0)
     max_command_age_s: float = param(
         0.15, "A delta stamped longer ago than this is refused as stale [s].", low=0.005, high=5.0
     )
     move_speed_rad_s: float = param(
-        1.2, "Peak joint speed of the moves to the ready and to the sleep pose [rad/s].", low=0.05, high=3.0
+        1.2,
+        "Peak joint speed of the moves to the ready and to the sleep pose [rad/s].",
+        low=0.05,
+        high=3.0,
     )
     park_on_shutdown: bool = param(
         False, "Move to the sleep pose before the node ends; false holds the measured joints."
@@ -78,12 +96,23 @@ class PolicyParams:
 
     autostart: bool = _autostart()
     contract: str = _contract()
-    checkpoint: str = param("", "Folder of the policy checkpoint; empty takes the one that ships with lapa_core.")
-    camera_topic: str = param("", "Camera topic without /image_raw; empty takes the contract's front camera.")
-    transport: str = param("raw", "Which of the camera's topics to use.", choices=("raw", "compressed"))
-    instruction: str = param("", "What to do from the start; empty waits for a topic or an action goal.")
+    checkpoint: str = param(
+        "", "Folder of the policy checkpoint; empty takes the one that ships with lapa_core."
+    )
+    camera_topic: str = param(
+        "", "Camera topic without /image_raw; empty takes the contract's front camera."
+    )
+    transport: str = param(
+        "raw", "Which of the camera's topics to use.", choices=("raw", "compressed")
+    )
+    instruction: str = param(
+        "", "What to do from the start; empty waits for a topic or an action goal."
+    )
     max_duration_s: float = param(
-        30.0, "Longest FollowInstruction goal, and its limit where the goal gives none [s].", low=0.1, high=3600.0
+        30.0,
+        "Longest FollowInstruction goal, and its limit where the goal gives none [s].",
+        low=0.1,
+        high=3600.0,
     )
     num_threads: int = param(1, "CPU threads of the inference [1].", low=1, high=64)
 
@@ -94,7 +123,9 @@ class RecorderParams:
 
     autostart: bool = _autostart()
     contract: str = _contract()
-    folder: str = param("outputs/recordings", "Folder of the episodes, one .mcap file each; made if absent.")
+    folder: str = param(
+        "outputs/recordings", "Folder of the episodes, one .mcap file each; made if absent."
+    )
     topics: list[str] = param(
         [
             "camera/front/image_raw/compressed sensor_msgs/msg/CompressedImage",
@@ -106,8 +137,16 @@ class RecorderParams:
         ],
         "What is recorded: topic, relative to the namespace, and type.",
     )
-    queue_size: int = param(512, "Messages that wait for the disk before new ones are dropped [1].", low=1, high=100000)
-    flush_period_s: float = param(0.5, "Longest time between two syncs to the disk [s].", low=0.05, high=10.0)
+    required: list[str] = param(
+        ["camera/front/image_raw/compressed", "joint_states", "arm_state"],
+        "Topics that must be heard for an episode to start; a silent one would make it useless.",
+    )
+    queue_size: int = param(
+        512, "Messages that wait for the disk before new ones are dropped [1].", low=1, high=100000
+    )
+    flush_period_s: float = param(
+        0.5, "Longest time between two syncs to the disk [s].", low=0.05, high=10.0
+    )
     num_wanted: int = param(450, "Episodes the session aims at; only shown [1].", low=0)
     state_rate_hz: float = param(2.0, "Rate of recorder_state [Hz].", low=0.1, high=20.0)
 
@@ -121,8 +160,12 @@ class OperatorParams:
     episodes: int = param(1, "Episodes to demonstrate before the node ends [1].", low=1)
     seed: int = param(0, "Seed of the first scene; the next ones count up [1].", low=0)
     record: bool = param(True, "Record each episode with the recorder node.")
-    keep_failures: bool = param(False, "Save episodes that did not succeed, instead of discarding them.")
-    max_steps: int = param(60, "Commands after which an episode counts as failed [1].", low=1, high=1000)
+    keep_failures: bool = param(
+        False, "Save episodes that did not succeed, instead of discarding them."
+    )
+    max_steps: int = param(
+        60, "Commands after which an episode counts as failed [1].", low=1, high=1000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +176,13 @@ class EvaluateParams:
     contract: str = _contract()
     episodes: int = param(20, "Instructions to follow [1].", low=1, high=10000)
     seed: int = param(900000, "Seed of the first scene; the next ones count up [1].", low=0)
-    max_steps: int = param(60, "Control periods after which an instruction has failed [1].", low=1, high=1000)
+    max_steps: int = param(
+        60, "Control periods after which an instruction has failed [1].", low=1, high=1000
+    )
     out: str = param("outputs/evaluate", "Folder of the summary, the video and the contact sheet.")
-    video: bool = param(True, "Write a video and a contact sheet, where the simulator publishes its spectator view.")
+    video: bool = param(
+        True, "Write a video and a contact sheet, where the simulator publishes its spectator view."
+    )
 
 
 PARAMETERS: dict[str, type] = {
@@ -171,14 +218,20 @@ def _descriptor(item: Any) -> Any:
 
     meta = item.metadata
     constraint = f"One of: {', '.join(meta['choices'])}." if meta["choices"] else ""
-    descriptor = ParameterDescriptor(description=meta["text"], additional_constraints=constraint, read_only=True)
+    descriptor = ParameterDescriptor(
+        description=meta["text"], additional_constraints=constraint, read_only=True
+    )
     if meta["low"] is not None:
         low, high = meta["low"], meta["high"]
         if isinstance(item.default, float):
-            bounds = FloatingPointRange(from_value=float(low), to_value=float("inf") if high is None else float(high))
+            bounds = FloatingPointRange(
+                from_value=float(low), to_value=float("inf") if high is None else float(high)
+            )
             descriptor.floating_point_range = [bounds]
         else:
-            bounds = IntegerRange(from_value=int(low), to_value=2**62 if high is None else int(high), step=1)
+            bounds = IntegerRange(
+                from_value=int(low), to_value=2**62 if high is None else int(high), step=1
+            )
             descriptor.integer_range = [bounds]
     return descriptor
 
@@ -188,4 +241,6 @@ def _check_choice(node_name: str, item: Any, value: Any) -> None:
 
     choices = item.metadata["choices"]
     if choices and value not in choices:
-        raise InvalidParameterValueException(item.name, value, f"{node_name} allows one of {list(choices)}")
+        raise InvalidParameterValueException(
+            item.name, value, f"{node_name} allows one of {list(choices)}"
+        )

@@ -104,7 +104,12 @@ class PolicyWorker:
         emit: Callable[[Thought], None], clock: Callable[[], float], say: Say, period_s: float,
         on_crash: Callable[[], None],
     ):  # fmt: skip
-        self._policy, self._decode, self._mailbox, self._readiness = policy, decode, mailbox, readiness
+        self._policy, self._decode, self._mailbox, self._readiness = (
+            policy,
+            decode,
+            mailbox,
+            readiness,
+        )
         self._emit, self._clock, self._say, self._period_s = emit, clock, say, period_s
         self._on_crash = on_crash
         self._stop = threading.Event()
@@ -127,7 +132,9 @@ class PolicyWorker:
         try:
             while not self._stop.is_set():
                 self.turn()
-        except Exception:  # the thread's boundary: without this it would die unseen, and the node look alive
+        except (
+            Exception
+        ):  # the thread's boundary: without this it would die unseen, and the node look alive
             self._say("error", f"the policy crashed:\n{traceback.format_exc()}")
             self._on_crash()
 
@@ -139,7 +146,9 @@ class PolicyWorker:
         if blocker != self.waiting_for:
             self.waiting_for = blocker
             quiet = blocker in ("", "no instruction")
-            self._say("info" if quiet else "warn", f"not acting: {blocker}" if blocker else "acting")
+            self._say(
+                "info" if quiet else "warn", f"not acting: {blocker}" if blocker else "acting"
+            )
         if letter is None or blocker or self._stop.is_set():
             return
         instruction, begun_s = self._readiness.instruction, self._clock()
@@ -150,11 +159,17 @@ class PolicyWorker:
             return
         done_s = self._clock()
         if done_s - begun_s > self._period_s:
-            self._say("warn", f"inference took {done_s - begun_s:.3f} s, more than the period of {self._period_s:g} s")
+            self._say(
+                "warn",
+                f"inference took {done_s - begun_s:.3f} s, more than the period of {self._period_s:g} s",
+            )
         if self._readiness.instruction != instruction or self._stop.is_set():
             return  # the world moved on while the policy thought
         if done_s - letter.stamp_s > self._readiness.max_age_s:
-            self._say("warn", f"no command: its frame is {done_s - letter.stamp_s:.3f} s old after inference")
+            self._say(
+                "warn",
+                f"no command: its frame is {done_s - letter.stamp_s:.3f} s old after inference",
+            )
             return
         self.num_steps += 1
         self.last = Thought(step=step, observation_s=letter.stamp_s, inference_s=done_s - begun_s)

@@ -48,7 +48,9 @@ class PolicyNode(ManagedNode):
         self._contract = load_contract(self.params.contract)
         self._policy = self._load_policy()
         camera = self._contract.cameras["front"]
-        self._mailbox: Mailbox[Image | CompressedImage] = Mailbox(1.0 / self._contract.control_rate_hz)
+        self._mailbox: Mailbox[Image | CompressedImage] = Mailbox(
+            1.0 / self._contract.control_rate_hz
+        )
         self._readiness = Readiness(self._contract)
         self._readiness.instruction = self.params.instruction.strip()
         self._sequence = 0
@@ -67,7 +69,12 @@ class PolicyNode(ManagedNode):
             (ArmState, "arm_state", self._on_arm, qos.STATE),
             (TaskState, "task_state", self._on_task, qos.STATE),
         ):
-            self._entities.append((self.destroy_subscription, self.create_subscription(message, name, handler, profile)))
+            self._entities.append(
+                (
+                    self.destroy_subscription,
+                    self.create_subscription(message, name, handler, profile),
+                )
+            )
         self._actions = ActionServer(
             self, FollowInstruction, "~/follow_instruction", execute_callback=self._conclude,
             goal_callback=self._on_goal, handle_accepted_callback=self._on_accepted,
@@ -125,7 +132,9 @@ class PolicyNode(ManagedNode):
                 f"{self._contract.name} is {self._contract.hash[:12]}; finetune on this robot's recordings"
             )
         camera = self._contract.cameras["front"]
-        blank = images.to_image(np.zeros((camera.height_px, camera.width_px, 3), np.uint8), Header())
+        blank = images.to_image(
+            np.zeros((camera.height_px, camera.width_px, 3), np.uint8), Header()
+        )
         policy.act(images.to_rgb(blank), "warm up")  # the first call of everything is slow
         return policy
 
@@ -160,7 +169,9 @@ class PolicyNode(ManagedNode):
 
     def _on_instruction(self, message: String) -> None:
         if self._goal is not None:
-            self.get_logger().warning("instruction ignored: a FollowInstruction goal is being followed")
+            self.get_logger().warning(
+                "instruction ignored: a FollowInstruction goal is being followed"
+            )
             return
         self._instruct(message.data)
 
@@ -217,9 +228,13 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"{following.instruction!r}: {outcome}, {message}")
         handle.execute(partial(self._conclude, following=following))
 
-    def _conclude(self, handle: ServerGoalHandle, following: Following | None = None) -> FollowInstruction.Result:
+    def _conclude(
+        self, handle: ServerGoalHandle, following: Following | None = None
+    ) -> FollowInstruction.Result:
         assert following is not None, "a goal is executed only by _end_goal"
-        settle = {"success": handle.succeed, "cancelled": handle.canceled}.get(following.outcome, handle.abort)
+        settle = {"success": handle.succeed, "cancelled": handle.canceled}.get(
+            following.outcome, handle.abort
+        )
         settle()
         return FollowInstruction.Result(
             outcome=following.outcome, message=following.message, steps=following.steps

@@ -42,6 +42,9 @@ class RecorderNode(ManagedNode):
             Path(self.params.folder), streams, contract,
             queue_size=self.params.queue_size, flush_period_s=self.params.flush_period_s,
         )  # fmt: skip
+        self._required = [self.resolve_topic_name(topic) for topic in self.params.required]
+        if unknown := sorted(set(self._required) - {stream.topic for stream in streams}):
+            raise ContractError(f"parameter required has {unknown}, which `topics` does not record")
         for sentence in self._session.recover(recover):
             self.get_logger().warning(sentence)
         for index, stream in enumerate(streams):
@@ -50,14 +53,18 @@ class RecorderNode(ManagedNode):
             kind = message_class(stream.type_name)
             subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)
             self._entities.append((self.destroy_subscription, subscription))
-        self._publisher = self.create_lifecycle_publisher(RecorderState, "recorder_state", qos.STATE)
+        self._publisher = self.create_lifecycle_publisher(
+            RecorderState, "recorder_state", qos.STATE
+        )
         self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         for kind, name, handler in (
             (StartEpisode, "~/start", self._start_episode),
             (StopEpisode, "~/stop", self._stop_episode),
         ):
             self._entities.append((self.destroy_service, self.create_service(kind, name, handler)))
-        self.get_logger().info(f"{self._session.num_in_folder()} episodes in {self._session.folder.resolve()}")
+        self.get_logger().info(
+            f"{self._session.num_in_folder()} episodes in {self._session.folder.resolve()}"
+        )
 
     def start(self) -> None:
         """Begin to report; recording starts with ~/start."""
@@ -83,27 +90,51 @@ class RecorderNode(ManagedNode):
         session = self._session
         file = session.file
         dropped = sum(file.num_dropped) if file else 0
-        values = {"saved": session.num_saved, "discarded": session.num_discarded, "dropped": dropped}
+        values = {
+            "saved": session.num_saved,
+            "discarded": session.num_discarded,
+            "dropped": dropped,
+        }
         if file is not None and file.failure:
             return Health(ERROR, file.failure, values)
         text = f"recording {session.episode_id}" if file else "idle"
-        return Health(WARN, f"{dropped} messages dropped", values) if dropped else Health(OK, text, values)
+        return (
+            Health(WARN, f"{dropped} messages dropped", values)
+            if dropped
+            else Health(OK, text, values)
+        )
 
     def _stream(self, line: str) -> Stream:
         words = line.split()
         if len(words) != 2 or words[1].count("/") != 2:
-            raise ContractError(f"parameter topics has {line!r}; allowed is `topic package/msg/Type`")
-        return Stream(topic=self.resolve_topic_name(words[0]), type_name=words[1], schema=schema_text(words[1]))
+            raise ContractError(
+                f"parameter topics has {line!r}; allowed is `topic package/msg/Type`"
+            )
+        return Stream(
+            topic=self.resolve_topic_name(words[0]),
+            type_name=words[1],
+            schema=schema_text(words[1]),
+        )
 
     def _on_message(self, index: int, data: bytes) -> None:
         self._session.write(index, data, self.get_clock().now().nanoseconds)
 
-    def _start_episode(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
+    def _start_episode(
+        self, request: StartEpisode.Request, response: StartEpisode.Response
+    ) -> StartEpisode.Response:
         try:
             if not self.active or self._closing:
-                raise DataError("the recorder is closing an episode" if self._closing else "the recorder is not active")
+                raise DataError(
+                    "the recorder is closing an episode"
+                    if self._closing
+                    else "the recorder is not active"
+                )
             response.episode_id = self._session.start(
-                request.instruction, request.operator_name, request.metadata_json, self.now_s()
+                request.instruction,
+                request.operator_name,
+                request.metadata_json,
+                self.now_s(),
+                self._required,
             )
             response.ok = True
         except DataError as error:
@@ -112,7 +143,9 @@ class RecorderNode(ManagedNode):
         self._publish_state()
         return response
 
-    async def _stop_episode(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
+    async def _stop_episode(
+        self, request: StopEpisode.Request, response: StopEpisode.Response
+    ) -> StopEpisode.Response:
         """Finish the file in a thread: a slow disk must not stall the node."""
         try:
             finish = self._session.stop(request.save, request.outcome, self.now_s())

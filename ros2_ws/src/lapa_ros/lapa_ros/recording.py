@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from lapa_ros.episode_file import EpisodeFile, Stream
 MIN_FREE_BYTES = 500 * 1024**2
 """Recording does not start with less free disk than this: hundreds of episodes."""
 
+MAX_SILENCE_S = 1.0
+"""A required topic that was not heard for so long is silent [s]."""
+
 
 class RecordingSession:
     """Opens, feeds and closes episodes.
@@ -30,7 +33,13 @@ class RecordingSession:
     """
 
     def __init__(
-        self, folder: Path, streams: list[Stream], contract: RobotContract, *, queue_size: int, flush_period_s: float
+        self,
+        folder: Path,
+        streams: list[Stream],
+        contract: RobotContract,
+        *,
+        queue_size: int,
+        flush_period_s: float,
     ):
         """Make the folder.
 
@@ -40,7 +49,9 @@ class RecordingSession:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"cannot make the folder {folder}: {error}; check the parameter `folder`") from error
+            raise DataError(
+                f"cannot make the folder {folder}: {error}; check the parameter `folder`"
+            ) from error
         self.folder, self.streams = folder, streams
         self._contract = contract
         self._queue_size, self._flush_period_s = queue_size, flush_period_s
@@ -48,6 +59,7 @@ class RecordingSession:
         self.episode_id = self.instruction = self.message = ""
         self.num_saved = self.num_discarded = 0
         self._started_s = self._ended_s = 0.0
+        self._heard_ns = [0] * len(streams)
 
     def recover(self, recover_file: Callable[[Path], Path]) -> list[str]:
         """Rescue the `.part` files that a crash left behind; return one sentence about each."""
@@ -59,19 +71,41 @@ class RecordingSession:
                 sentences.append(f"{part.name} cannot be recovered: {error}")
         return sentences
 
-    def start(self, instruction: str, operator_name: str, metadata_json: str, now_s: float) -> str:
+    def start(
+        self,
+        instruction: str,
+        operator_name: str,
+        metadata_json: str,
+        now_s: float,
+        required: Sequence[str] = (),
+    ) -> str:
         """Open an episode; return its identifier.
 
+        Args:
+            instruction: what the arm is asked to do.
+            operator_name: who demonstrates.
+            metadata_json: further facts as a JSON object, or "".
+            now_s: the node clock [s].
+            required: topics that must have been heard a moment ago.
+
         Raises:
-            DataError: one is open, the request is not usable, or the disk is full.
+            DataError: one is open, a required topic is silent, the request is not usable, or the disk is full.
         """
         if self.file is not None:
             raise DataError(f"episode {self.episode_id} is open; stop it first")
+        if silent := self.silent_topics(required, now_s):
+            raise DataError(
+                f"nothing is heard on {silent}; start what publishes there, or change `required`"
+            )
         if not instruction.strip():
-            raise DataError("the instruction is empty; an episode without one cannot train anything")
+            raise DataError(
+                "the instruction is empty; an episode without one cannot train anything"
+            )
         extra = _parse_object(metadata_json)
         if (free := shutil.disk_usage(self.folder).free) < MIN_FREE_BYTES:
-            raise DataError(f"{free / 1e6:.0f} MB are free at {self.folder}; {MIN_FREE_BYTES / 1e6:.0f} MB are needed")
+            raise DataError(
+                f"{free / 1e6:.0f} MB are free at {self.folder}; {MIN_FREE_BYTES / 1e6:.0f} MB are needed"
+            )
         now = datetime.now(timezone.utc)
         episode_id = f"ep_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}"
         metadata = {
@@ -84,11 +118,17 @@ class RecordingSession:
             self.folder, episode_id, self.streams, metadata,
             queue_size=self._queue_size, flush_period_s=self._flush_period_s,
         )  # fmt: skip
-        self.episode_id, self.instruction, self._started_s, self.message = episode_id, instruction, now_s, ""
+        self.episode_id, self.instruction, self._started_s, self.message = (
+            episode_id,
+            instruction,
+            now_s,
+            "",
+        )
         return episode_id
 
     def write(self, stream: int, data: bytes, stamp_ns: int) -> None:
-        """Record one message, where an episode is open."""
+        """Take one message; it is recorded where an episode is open."""
+        self._heard_ns[stream] = stamp_ns
         if self.file is not None:
             self.file.write(stream, data, stamp_ns)
 
@@ -118,6 +158,11 @@ class RecordingSession:
             return path
 
         return finish
+
+    def silent_topics(self, topics: Sequence[str], now_s: float) -> list[str]:
+        """Return those of `topics` on which nothing was heard for `MAX_SILENCE_S`."""
+        heard_s = {stream.topic: ns * 1e-9 for stream, ns in zip(self.streams, self._heard_ns)}
+        return [topic for topic in topics if now_s - heard_s.get(topic, 0.0) > MAX_SILENCE_S]
 
     def num_in_folder(self) -> int:
         """Return how many finished episodes the folder holds."""

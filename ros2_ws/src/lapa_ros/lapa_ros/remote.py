@@ -44,7 +44,9 @@ def call(client: Client, request: Any, timeout_s: float = 5.0) -> Any:
     """
     name = client.srv_name
     if not client.wait_for_service(timeout_sec=timeout_s):
-        raise GraphError(f"service {name} did not appear within {timeout_s:g} s; is its node running and active?")
+        raise GraphError(
+            f"service {name} did not appear within {timeout_s:g} s; is its node running and active?"
+        )
     response = wait_future(client.call_async(request), f"service {name}", timeout_s)
     ok = response.ok if hasattr(response, "ok") else response.success
     if not ok:
@@ -52,7 +54,9 @@ def call(client: Client, request: Any, timeout_s: float = 5.0) -> Any:
     return response
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float, stop: threading.Event) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, timeout_s: float, stop: threading.Event
+) -> None:
     """Wait, polling at 100 Hz, until a condition holds.
 
     Raises:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 from lapa_msgs.msg import ArmState, TaskState
@@ -13,7 +14,7 @@ from std_srvs.srv import Trigger
 
 from lapa_ros import qos
 from lapa_ros.geometry import from_pose
-from lapa_ros.remote import call, wait_until
+from lapa_ros.remote import GraphError, call, wait_until
 
 
 class SceneControl:
@@ -26,6 +27,8 @@ class SceneControl:
 
     READY_DISTANCE_M = 0.005
     """The arm's target may start this far from where the simulator put the arm [m]."""
+
+    START_ATTEMPTS = 8
 
     def __init__(self, node: Node):
         """Make the clients and subscriptions on a node that somebody spins."""
@@ -65,7 +68,7 @@ class SceneControl:
         call(self._hold, Trigger.Request())
 
     def start_recording(self, instruction: str, operator_name: str, metadata_json: str) -> str:
-        """Open an episode; return its identifier.
+        """Open an episode; return its identifier. A recorder that does not hear every topic yet gets a few seconds.
 
         Raises:
             GraphError: the recorder failed or refused.
@@ -73,7 +76,14 @@ class SceneControl:
         request = StartEpisode.Request(
             instruction=instruction, operator_name=operator_name, metadata_json=metadata_json
         )
-        return call(self._start, request).episode_id
+        for attempt in range(self.START_ATTEMPTS):
+            try:
+                return call(self._start, request).episode_id
+            except GraphError:
+                if attempt + 1 == self.START_ATTEMPTS:
+                    raise
+                time.sleep(0.5)
+        raise AssertionError("the last attempt returns or raises")
 
     def stop_recording(self, save: bool, outcome: str) -> str:
         """Close the episode; return its path, "" where it was not saved.
@@ -81,7 +91,9 @@ class SceneControl:
         Raises:
             GraphError: the recorder failed or refused.
         """
-        return call(self._stop, StopEpisode.Request(save=save, outcome=outcome), timeout_s=30.0).path
+        return call(
+            self._stop, StopEpisode.Request(save=save, outcome=outcome), timeout_s=30.0
+        ).path
 
     def _on_task(self, state: TaskState) -> None:
         self.task = state

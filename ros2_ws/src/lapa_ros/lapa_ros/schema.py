@@ -29,7 +29,9 @@ def message_class(type_name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise SetupError(f"message type {type_name} is not installed; source the workspace that has it") from error
+        raise SetupError(
+            f"message type {type_name} is not installed; source the workspace that has it"
+        ) from error
 
 
 def schema_text(type_name: str) -> str:

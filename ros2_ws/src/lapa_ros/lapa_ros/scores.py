@@ -54,7 +54,9 @@ def percentiles_ms(latencies_s: Sequence[float]) -> dict[str, float | None]:
     return {"p50": round(p50, 2), "p99": round(p99, 2)}
 
 
-def summary(scores: Sequence[EpisodeScore], latencies_s: Sequence[float], applied: int, refused: int) -> dict[str, Any]:
+def summary(
+    scores: Sequence[EpisodeScore], latencies_s: Sequence[float], applied: int, refused: int
+) -> dict[str, Any]:
     """Return everything as JSON-ready values."""
     families = {}
     for family in sorted({score.family for score in scores}):
@@ -88,7 +90,11 @@ def table(figures: dict[str, Any]) -> str:
     error = math.sqrt(share * (1 - share) / total) if total else math.nan
     lines.append(f"{'all':<18}{total:>10}{share:>10.0%}{error:>18.1%}")
     latency = figures["latency_ms"]
-    shown = "not measured" if latency["p50"] is None else f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+    shown = (
+        "not measured"
+        if latency["p50"] is None
+        else f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+    )
     lines.append(f"observation to command: {shown}")
     lines.append(f"commands: {figures['applied']} applied, {figures['refused']} refused")
     return "\n".join(lines)

@@ -36,7 +36,14 @@ class SimLogic:
     """After a reset, commands are followed from the first one that is this close to the arm in every joint [rad];
     more than the error at which the arm node anchors anew, so the two always meet."""
 
-    def __init__(self, contract: RobotContract, domain: str, command_timeout_s: float, max_catch_up_s: float, say: Say):
+    def __init__(
+        self,
+        contract: RobotContract,
+        domain: str,
+        command_timeout_s: float,
+        max_catch_up_s: float,
+        say: Say,
+    ):
         self.world = TabletopWorld(domain, arm=contract.arm)
         self.task: Task | None = None
         self.episode, self.seed, self.elapsed_s = 0, 0, 0.0
@@ -80,7 +87,9 @@ class SimLogic:
                 return
             self._synced = True
         closed_m, open_m = self._contract.arm.finger_gap_m
-        self.world.set_joint_targets(joints_rad, (by_name[GRIPPER] - closed_m) / (open_m - closed_m))
+        self.world.set_joint_targets(
+            joints_rad, (by_name[GRIPPER] - closed_m) / (open_m - closed_m)
+        )
         self._commanded_s = now_s
         if self.holding:
             self.holding = False
@@ -88,16 +97,25 @@ class SimLogic:
 
     def advance(self, now_s: float) -> None:
         """Simulate up to `now_s`, after holding the measured joints where commands have stopped."""
-        if self._commanded_s is not None and now_s - self._commanded_s > self._timeout_s and not self.holding:
+        if (
+            self._commanded_s is not None
+            and now_s - self._commanded_s > self._timeout_s
+            and not self.holding
+        ):
             self.holding = True
             self.world.set_joint_targets(self.world.joints_rad, self.world.gripper)
-            self._say("warn", f"no joint command for {self._timeout_s:g} s: holding the measured joints")
+            self._say(
+                "warn", f"no joint command for {self._timeout_s:g} s: holding the measured joints"
+            )
         if self._simulated_to_s is None:
             self._simulated_to_s = now_s
             return
         behind_s = now_s - self._simulated_to_s
         if behind_s > self._max_catch_up_s + 1.0 / self._contract.command_rate_hz:
-            self._say("warn", f"the simulator stalled for {behind_s:.2f} s; the table stood still meanwhile")
+            self._say(
+                "warn",
+                f"the simulator stalled for {behind_s:.2f} s; the table stood still meanwhile",
+            )
             behind_s = self._max_catch_up_s
         if behind_s > 0.0:
             self.world.step(behind_s)

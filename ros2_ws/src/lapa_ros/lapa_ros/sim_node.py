@@ -41,7 +41,11 @@ class SimNode(ManagedNode):
                 f"{self._camera.width_px} x {self._camera.height_px} px; choose another contract"
             )
         self._logic = SimLogic(
-            self._contract, self.params.domain, self.params.command_timeout_s, self.params.max_catch_up_s, self.say
+            self._contract,
+            self.params.domain,
+            self.params.command_timeout_s,
+            self.params.max_catch_up_s,
+            self.say,
         )
         self._logic.reset(self.params.seed, "")
         self._logic.world.render("front", self._camera.width_px)
@@ -49,8 +53,12 @@ class SimNode(ManagedNode):
         publisher = self.create_lifecycle_publisher
         self._joint_publisher = publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._image_publisher = publisher(Image, f"{topic}/image_raw", qos.CAMERA_DRIVER)
-        self._jpeg_publisher = publisher(CompressedImage, f"{topic}/image_raw/compressed", qos.CAMERA_DRIVER)
-        self._spectator_publisher = publisher(CompressedImage, "camera/spectator/compressed", qos.CAMERA_DRIVER)
+        self._jpeg_publisher = publisher(
+            CompressedImage, f"{topic}/image_raw/compressed", qos.CAMERA_DRIVER
+        )
+        self._spectator_publisher = publisher(
+            CompressedImage, "camera/spectator/compressed", qos.CAMERA_DRIVER
+        )
         self._task_publisher = publisher(TaskState, "task_state", qos.STATE)
         self._service = self.create_service(ResetTask, "~/reset", self._reset)
         self._frames = 0
@@ -86,7 +94,9 @@ class SimNode(ManagedNode):
         logic = self._logic
         values = {"frames": self._frames, "episode": logic.episode, "seed": logic.seed}
         level = WARN if self.active and logic.holding else OK
-        return Health(level, "holding: no joint commands" if logic.holding else "simulating", values)
+        return Health(
+            level, "holding: no joint commands" if logic.holding else "simulating", values
+        )
 
     def _tick(self) -> None:
         now = self.get_clock().now()
@@ -99,7 +109,9 @@ class SimNode(ManagedNode):
         if self.params.spectator_rate_hz > 0 and self._spectator_pace.due(now_s):
             picture = self._logic.world.render("front", SPECTATOR_PX)
             header = Header(stamp=stamp, frame_id=CAMERA_FRAME)
-            self._spectator_publisher.publish(images.to_compressed(picture, header, self.params.jpeg_quality))
+            self._spectator_publisher.publish(
+                images.to_compressed(picture, header, self.params.jpeg_quality)
+            )
 
     def _publish_joints(self, stamp: Time) -> None:
         names, positions, velocities = self._logic.joint_states()
@@ -112,7 +124,9 @@ class SimNode(ManagedNode):
         header = Header(stamp=stamp, frame_id=CAMERA_FRAME)
         self._image_publisher.publish(images.to_image(picture, header))
         if self._jpeg_publisher.get_subscription_count():
-            self._jpeg_publisher.publish(images.to_compressed(picture, header, self.params.jpeg_quality))
+            self._jpeg_publisher.publish(
+                images.to_compressed(picture, header, self.params.jpeg_quality)
+            )
         self._frames += 1
 
     def _publish_task(self, stamp: Time) -> None:
@@ -136,7 +150,9 @@ class SimNode(ManagedNode):
                 self._said_command = True
                 self.get_logger().error(f"joint command ignored: {error}")
 
-    def _reset(self, request: ResetTask.Request, response: ResetTask.Response) -> ResetTask.Response:
+    def _reset(
+        self, request: ResetTask.Request, response: ResetTask.Response
+    ) -> ResetTask.Response:
         try:
             task = self._logic.reset(request.seed, request.instruction)
         except LapaError as error:
