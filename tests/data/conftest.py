@@ -163,6 +163,7 @@ class RecordingPlan:
         self.namespace = ""
         self.pause_after = {}
         self.rotation_rad = 0.1
+        self.answers = True
 
     def delta_times(self):
         times, now_s = [], self.start_s
@@ -174,7 +175,7 @@ class RecordingPlan:
     def delta(self, step, stamp_s):
         return {
             "header": {"stamp": time_of(stamp_s + 0.03), "frame_id": "base_link"},
-            "observation_stamp": time_of(stamp_s),
+            "observation_stamp": time_of(stamp_s if self.answers else 0.0),
             "source": "operator",
             "sequence": step + 5,
             "translation": {"x": 0.001 * step, "y": 0.002, "z": -0.003},

@@ -184,3 +184,13 @@ def test_newest_before_takes_no_later_stamp():
     index, age_s = newest_before(stamps_s, np.array([0.5, 1.0, 2.9, 9.0]))
     np.testing.assert_array_equal(index[1:], [1, 2, 0])
     np.testing.assert_allclose(age_s, [np.inf, 0.0, 0.9, 6.0])
+
+
+def test_delta_without_an_observation_is_matched_by_its_own_stamp(tmp_path, plan, stamps):
+    plan.answers = False
+    plan.write(tmp_path / "a.mcap")
+    (report,) = export(tmp_path, tmp_path / "set")
+    assert report.rows.without_observation == 10
+    # Such a delta is stamped 30 ms after the picture; the next picture comes after 50 ms.
+    frames = open_source(tmp_path / "set").episode(0).frames
+    assert stamps.read_all(frames) == [2 + 4 * k for k in range(10)]

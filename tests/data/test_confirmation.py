@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which deltas were applied: what `arm_state` counts and names, in the awkward cases."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lapa_core.data.confirmation import applied_deltas
+
+
+def delta(sequence, source="policy"):
+    return SimpleNamespace(source=source, sequence=sequence)
+
+
+def state(applied, sequence, source="policy"):
+    return SimpleNamespace(
+        applied=applied, last_applied_sequence=sequence, last_applied_source=source
+    )
+
+
+def numbers(deltas, states):
+    found, reasons = applied_deltas(deltas, states)
+    return [message.sequence for message in found], bool(reasons)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "states", "expected", "refused"),
+    [
+        ([1, 2, 3], [(0, 0), (1, 1), (2, 2), (3, 3)], [1, 2, 3], False),
+        ([1, 2, 3], [(0, 0), (1, 1), (1, 1), (2, 3)], [1, 3], False),  # 2 was refused
+        ([1, 2, 3], [(0, 0), (3, 3)], [1, 2, 3], False),  # three between two states
+        ([1, 2, 3], [(0, 0), (2, 3)], [3], True),  # two of three: which ones?
+        ([1, 3], [(0, 0), (1, 1), (3, 3)], [1, 3], True),  # 2 was applied but not recorded
+        ([5, 6], [(3, 3), (4, 4), (5, 5), (6, 6)], [5, 6], False),  # 4 came before the recording
+        ([5, 6], [(5, 5), (6, 6)], [5, 6], False),  # applied before the first state
+        ([5, 6, 7], [(9, 5), (0, 0), (1, 6), (2, 7)], [5, 6, 7], False),  # arm activated anew
+        ([1, 1, 2], [(0, 0), (1, 1), (2, 2)], [1, 2], False),  # a repeated number is not applied
+        ([1, 2], [(0, 0), (0, 0)], [], False),
+    ],
+)
+def test_confirmed_deltas(sequences, states, expected, refused):
+    found = numbers([delta(s) for s in sequences], [state(*s) for s in states])
+    assert found == (expected, refused)
+
+
+def test_sources_are_kept_apart():
+    deltas = [delta(1), delta(1, "operator"), delta(2), delta(2, "operator")]
+    states = [state(0, 0), state(1, 1), state(2, 2, "operator")]
+    found, reasons = applied_deltas(deltas, states)
+    assert [(m.source, m.sequence) for m in found] == [("policy", 1), ("operator", 2)]
+    assert reasons == []  # the count has room for one of the operator's two: the other was refused
