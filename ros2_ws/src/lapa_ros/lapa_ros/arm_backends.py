@@ -79,7 +79,11 @@ class TopicBackend:
         Raises:
             ActionError: a joint is missing or a position is not finite; the newest measurement stays.
         """
-        by_name = dict(zip(names, positions))
+        if len(names) != len(positions):
+            raise ActionError(
+                f"joint states have {len(names)} names and {len(positions)} positions"
+            )
+        by_name = dict(zip(names, positions, strict=True))
         missing = [name for name in self._names if name not in by_name]
         if missing:
             raise ActionError(f"joint states lack {missing}; they have {names}")

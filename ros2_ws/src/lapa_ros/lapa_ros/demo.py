@@ -73,7 +73,7 @@ class _Console:
     def __init__(self, folder: Path, names: list[str]):
         self.quiet = False
         self._lock = threading.Lock()
-        self._files = {name: open(folder / f"{name}.log", "w", encoding="utf-8") for name in names}
+        self._files = {name: (folder / f"{name}.log").open("w", encoding="utf-8") for name in names}
 
     def __call__(self, name: str, line: str) -> None:
         with self._lock:

@@ -28,7 +28,8 @@ Publish = Callable[[EndEffectorDelta, float], None]
 def seen_world(state: TaskState) -> Any:
     """Return what the expert looks at, from a task state: the tool's and the blocks' positions [m]."""
     blocks = {
-        name: from_pose(pose)[:3, 3] for name, pose in zip(state.object_names, state.object_poses)
+        name: from_pose(pose)[:3, 3]
+        for name, pose in zip(state.object_names, state.object_poses, strict=True)
     }
     return SimpleNamespace(
         block_positions_m=blocks, tool_xy_m=from_pose(state.end_effector_pose)[:2, 3]

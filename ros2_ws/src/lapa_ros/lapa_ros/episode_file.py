@@ -54,7 +54,7 @@ class EpisodeFile:
         self.path = folder / f"{episode_id}.mcap"
         self._part = folder / f"{episode_id}.mcap.part"
         try:
-            self._stream = open(self._part, "xb")
+            self._stream = self._part.open("xb")
         except OSError as error:
             raise DataError(
                 f"cannot record to {self._part}: {error}; check the recorder's folder"

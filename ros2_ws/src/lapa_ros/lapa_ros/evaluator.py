@@ -12,6 +12,7 @@ import numpy as np
 from lapa_msgs.action import FollowInstruction
 from lapa_msgs.msg import ArmState
 from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
@@ -142,8 +143,8 @@ class Evaluator:
             self.scene.hold()
         return answer.outcome, answer.steps, answer.message
 
-    def _result(self, handle: object, stop: threading.Event) -> FollowInstruction.Result:
-        """Wait for the goal's end in short turns: stops are obeyed, and a policy node without feedback counts as dead."""
+    def _result(self, handle: ClientGoalHandle, stop: threading.Event) -> FollowInstruction.Result:
+        """Wait for the goal's end in short turns: stops are obeyed, a policy node without feedback is dead."""
         future = handle.get_result_async()
         while not future.done():
             if stop.wait(0.02):
@@ -157,12 +158,12 @@ class Evaluator:
         self._heard_s = time.monotonic()
 
     def _on_arm(self, state: ArmState) -> None:
-        if self._last_sequence is not None and state.last_applied_sequence not in (
+        new = self._last_sequence is not None and state.last_applied_sequence not in (
             0,
             self._last_sequence,
-        ):
-            if np.isfinite(state.last_latency_s):
-                self.tally.latencies_s.append(state.last_latency_s)
+        )
+        if new and np.isfinite(state.last_latency_s):
+            self.tally.latencies_s.append(state.last_latency_s)
         self._last_sequence = state.last_applied_sequence
         self.tally.applied, self.tally.refused = state.applied, state.refused
         point = state.measured_pose.position

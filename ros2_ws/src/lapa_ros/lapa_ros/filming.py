@@ -73,7 +73,7 @@ def write_contact_sheet(path: Path, clips: Sequence[Clip]) -> None:
 
 def _annotated(clips: Sequence[Clip], rate_hz: float) -> Iterator[NDArray[np.uint8]]:
     for clip in clips:
-        for jpeg, time_s in zip(clip.jpegs, clip.times_s):
+        for jpeg, time_s in zip(clip.jpegs, clip.times_s, strict=True):
             yield _frame(jpeg, clip.title, f"{time_s:4.1f} s", _WHITE)
         if clip.jpegs:
             word, colour = ("done", _GREEN) if clip.success else ("not done", _RED)

@@ -73,7 +73,9 @@ def _decoder() -> Callable[[Any], Rgb]:
     except ImportError:
         from rosbags.image import message_to_cvimage
 
-        return lambda message: message_to_cvimage(_without_padding(message), "rgb8")
+        return lambda message: np.asarray(
+            message_to_cvimage(_without_padding(message), "rgb8"), np.uint8
+        )
     bridge = CvBridge()
 
     def decode(message: Any) -> Rgb:

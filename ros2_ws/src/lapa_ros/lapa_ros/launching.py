@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
 from launch.action import Action
@@ -84,4 +85,6 @@ def _text(template: str) -> list[Substitution]:
 
 
 def _type(node: GraphNode, parameter: str) -> type:
-    return type(PARAMETERS[node.name].__dataclass_fields__[parameter].default)
+    return type(
+        next(item.default for item in fields(PARAMETERS[node.name]) if item.name == parameter)
+    )

@@ -48,8 +48,11 @@ class SimParams:
     domain: str = param("default", "Look of the scene: a key of lapa_core.sim's DOMAINS.")
     seed: int = param(0, "Seed of the scene that is laid out at start [1].", low=0)
     command_timeout_s: float = param(
-        0.3, "Without a joint command for this long the simulated arm holds its measured joints [s].", low=0.02, high=10.0
-    )  # fmt: skip
+        0.3,
+        "Without a joint command for this long the arm holds its measured joints [s].",
+        low=0.02,
+        high=10.0,
+    )
     max_catch_up_s: float = param(
         0.2,
         "Real time that is made up for after a stall; more is dropped and reported [s].",

@@ -142,13 +142,13 @@ class PolicyNode(ManagedNode):
         self._sequence += 1
         message = to_message(
             thought.step.delta, source="policy", sequence=self._sequence, stamp_s=self.now_s(),
-            observation_s=thought.observation_s, contract_hash=self._contract.hash, bins=thought.step.bins,
+            observation_s=thought.observation_s, contract_hash=self._contract.hash, bins=thought.step.bins.tolist(),
         )  # fmt: skip
         self._publisher.publish(message)
         self._latency_s = to_seconds(message.header.stamp) - thought.observation_s
         self._seen_s.append(thought.observation_s)
-        if self._goal is not None:
-            self._goal[1].steps += 1
+        if (goal := self._goal) is not None:  # read once: the node's thread may end it meanwhile
+            goal[1].steps += 1
 
     def _on_frame(self, message: Image | CompressedImage) -> None:
         self._mailbox.put(to_seconds(message.header.stamp), message)
@@ -221,8 +221,8 @@ class PolicyNode(ManagedNode):
             self._end_goal(following.outcome, following.message)
 
     def _end_goal(self, outcome: str, message: str) -> None:
-        handle, following = self._goal
-        self._goal = None
+        assert self._goal is not None, "only a goal that is followed ends"
+        (handle, following), self._goal = self._goal, None
         self._instruct("")
         following.outcome, following.message = outcome, message
         self.get_logger().info(f"{following.instruction!r}: {outcome}, {message}")

@@ -145,15 +145,24 @@ class RecordingSession:
         topics = [stream.topic for stream in self.streams]
         duration_s = now_s - self._started_s
 
+        def facts(file: EpisodeFile) -> dict[str, Any]:
+            written = dict(zip(topics, file.num_written, strict=True))
+            dropped = dict(zip(topics, file.num_dropped, strict=True))
+            return {
+                "outcome": outcome,
+                "duration_s": duration_s,
+                "num_written": written,
+                "num_dropped": dropped,
+            }
+
         def finish() -> Path | None:
             if not save:
                 file.discard()
                 self.num_discarded += 1
                 return None
-            path = file.finish(lambda: {  # called once the queue is written: the counts are complete then
-                "outcome": outcome, "duration_s": duration_s,
-                "num_written": dict(zip(topics, file.num_written)), "num_dropped": dict(zip(topics, file.num_dropped)),
-            })  # fmt: skip
+            path = file.finish(
+                lambda: facts(file)
+            )  # called once the queue is written: counts are complete
             self.num_saved += 1
             return path
 
@@ -161,7 +170,9 @@ class RecordingSession:
 
     def silent_topics(self, topics: Sequence[str], now_s: float) -> list[str]:
         """Return those of `topics` on which nothing was heard for `MAX_SILENCE_S`."""
-        heard_s = {stream.topic: ns * 1e-9 for stream, ns in zip(self.streams, self._heard_ns)}
+        heard_s = {
+            stream.topic: ns * 1e-9 for stream, ns in zip(self.streams, self._heard_ns, strict=True)
+        }
         return [topic for topic in topics if now_s - heard_s.get(topic, 0.0) > MAX_SILENCE_S]
 
     def num_in_folder(self) -> int:

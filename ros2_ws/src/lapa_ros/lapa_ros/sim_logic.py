@@ -78,7 +78,11 @@ class SimLogic:
         Raises:
             ActionError: a joint is missing or a target is not finite; the old targets stay.
         """
-        by_name = dict(zip(names, positions))
+        if len(names) != len(positions):
+            raise ActionError(
+                f"joint commands have {len(names)} names and {len(positions)} positions"
+            )
+        by_name = dict(zip(names, positions, strict=True))
         if missing := [name for name in self._names if name not in by_name]:
             raise ActionError(f"joint commands lack {missing}; they have {names}")
         joints_rad = np.array([by_name[name] for name in self._contract.arm.joint_names])
