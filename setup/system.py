@@ -41,7 +41,8 @@ def needs() -> list[Need]:
             what=f"headers of {python}", packages=(f"{python}-dev",), is_present=_has_python_headers
         ),
         Need(what=f"venv of {python}", packages=(f"{python}-venv",), is_present=_has_venv),
-        Need(what="EGL", packages=("libegl1",), is_present=lambda: _has_library("libEGL.so.1")),
+        Need(what="EGL", packages=("libegl1",), is_present=_library("libEGL.so.1")),
+        Need(what="OpenGL", packages=("libopengl0",), is_present=_library("libOpenGL.so.0")),
         Need(
             what="an EGL driver",
             packages=("libegl-mesa0", "libgl1-mesa-dri"),
@@ -110,12 +111,15 @@ def _has_venv() -> bool:
     return find_spec("venv") is not None and find_spec("ensurepip") is not None
 
 
-def _has_library(name: str) -> bool:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
+def _library(name: str) -> Callable[[], bool]:
+    def is_present() -> bool:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            return False
+        return True
+
+    return is_present
 
 
 def _has_egl_driver(root: Path) -> bool:

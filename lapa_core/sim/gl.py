@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from types import ModuleType
@@ -10,12 +11,15 @@ from typing import Any
 
 from lapa_core.errors import SetupError
 
+# How PyOpenGL reports a missing library, depending on which and on where it is first used.
+_NO_GL = (ImportError, AttributeError, RuntimeError, ctypes.ArgumentError)
+
 
 def load_mujoco() -> ModuleType:
     """Import and return MuJoCo, with EGL as its renderer on Linux unless `MUJOCO_GL` says otherwise.
 
     Raises:
-        SetupError: MuJoCo is not installed.
+        SetupError: MuJoCo or the GL library that it loads is not installed.
     """
     if sys.platform.startswith("linux") and "mujoco" not in sys.modules:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
@@ -25,6 +29,8 @@ def load_mujoco() -> ModuleType:
         raise SetupError(
             "the simulator needs MuJoCo: pip install 'lapa[sim]' (or pip install mujoco)"
         ) from error
+    except _NO_GL as error:
+        raise _no_gl(error) from error
     return mujoco
 
 
@@ -37,10 +43,13 @@ def open_renderer(model: Any, size_px: int) -> Any:
     mujoco = load_mujoco()
     try:
         return mujoco.Renderer(model, size_px, size_px)
-    except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
-        # A missing libEGL surfaces as AttributeError inside PyOpenGL, an unusable one as RuntimeError.
-        raise SetupError(
-            f"no off-screen GL context with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} ({error}). If mujoco was "
-            "imported before lapa_core.sim, set MUJOCO_GL=egl in the environment. On Debian or Ubuntu: apt install "
-            "libegl1 libegl-mesa0 libgl1-mesa-dri; or set MUJOCO_GL=osmesa after apt install libosmesa6"
-        ) from error
+    except (*_NO_GL, mujoco.FatalError) as error:
+        raise _no_gl(error) from error
+
+
+def _no_gl(error: Exception) -> SetupError:
+    return SetupError(
+        f"no off-screen GL context with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} ({error}). If mujoco was "
+        "imported before lapa_core.sim, set MUJOCO_GL=egl in the environment. On Debian or Ubuntu: apt install "
+        "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0; or set MUJOCO_GL=osmesa after apt install libosmesa6"
+    )

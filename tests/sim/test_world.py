@@ -86,9 +86,14 @@ def test_the_other_arm_works_too():
         assert np.allclose(world.ee_pose_44[:3, 0], [0, 0, -1], atol=2e-3)
 
 
-def test_missing_gl_says_what_to_install():
+@pytest.mark.parametrize(
+    "breakage",
+    ["", "import ctypes.util\nctypes.util.find_library = lambda name: None\n"],
+    ids=["no driver", "no libraries"],
+)
+def test_missing_gl_says_what_to_install(breakage):
     code = (
-        "from lapa_core.errors import SetupError\n"
+        breakage + "from lapa_core.errors import SetupError\n"
         "from lapa_core.sim.world import TabletopWorld\n"
         "try:\n    TabletopWorld().render()\n"
         "except SetupError as error:\n    print(error)\n"
