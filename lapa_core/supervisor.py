@@ -114,8 +114,9 @@ class Supervisor:
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._sink(name, line.rstrip("\n"))
+        with process.stdout:
+            for line in process.stdout:
+                self._sink(name, line.rstrip("\n"))
 
 
 def describe(code: int) -> str:

@@ -42,6 +42,7 @@ class PolicyNode(ManagedNode):
         self._actions: ActionServer | None = None
         self._worker: PolicyWorker | None = None
         self._goal: tuple[ServerGoalHandle, Following] | None = None
+        self._num_unsettled = 0
 
     def setup(self) -> None:
         """Load contract and checkpoint, check that they belong together, think once, make the topics."""
@@ -99,6 +100,15 @@ class PolicyNode(ManagedNode):
             self.get_logger().error("the inference under way did not end within 5 s")
         if self._goal is not None:
             self._end_goal("halted", "the policy node was stopped")
+
+    def before_shutdown(self) -> None:
+        """Tell the goal's client while the node still spins."""
+        if self._goal is not None:
+            self._end_goal("halted", "the policy node was stopped")
+
+    def may_shut_down(self) -> bool:
+        """Return whether every goal has its result."""
+        return self._num_unsettled == 0
 
     def teardown(self) -> None:
         """Give everything back."""
@@ -226,6 +236,7 @@ class PolicyNode(ManagedNode):
         self._instruct("")
         following.outcome, following.message = outcome, message
         self.get_logger().info(f"{following.instruction!r}: {outcome}, {message}")
+        self._num_unsettled += 1
         handle.execute(partial(self._conclude, following=following))
 
     def _conclude(
@@ -236,6 +247,7 @@ class PolicyNode(ManagedNode):
             following.outcome, handle.abort
         )
         settle()
+        self._num_unsettled -= 1
         return FollowInstruction.Result(
             outcome=following.outcome, message=following.message, steps=following.steps
         )

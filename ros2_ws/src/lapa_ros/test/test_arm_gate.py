@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reason to refuse a command, one by one."""
+
+import math
+
+import pytest
+from arm_tools import Commander
+from lapa_ros.arm_gate import CommandGate, Refused
+
+NAN = math.nan
+
+
+@pytest.fixture
+def gate(contract):
+    return CommandGate(contract, "policy", max_command_age_s=0.15)
+
+
+@pytest.fixture
+def make(contract, clock):
+    return Commander(contract, clock)
+
+
+def test_a_good_command_passes(gate, make, clock):
+    delta = gate.check(make(), clock(), tracking=False)
+    assert delta.translation_m.tolist() == [0.01, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("source", {"source": "operator"}),
+        ("contract", {"contract_hash": "0" * 64}),
+        ("contract", {"contract_hash": ""}),
+        ("stale", {"stamp_s": 999.8}),
+        ("stale", {"stamp_s": 1000.2}),
+        ("stale", {"stamp_s": NAN}),
+        ("stale", {"observation_s": 999.4}),
+        ("values", {"values": (NAN, 0, 0, 0, 0, 0, 0)}),
+        ("values", {"values": (0, 0, 0, 0, math.inf, 0, 0)}),
+        ("values", {"values": (0, 0, 0, 0, 0, 0, 1.5)}),
+        ("order", {"sequence": 0}),
+    ],
+)
+def test_bad_commands_are_refused_with_their_reason(gate, make, clock, kind, changes):
+    with pytest.raises(Refused) as refusal:
+        gate.check(make(**changes), clock(), tracking=True)
+    assert refusal.value.kind == kind
+
+
+def test_a_command_applies_once_and_never_after_a_later_one(gate, make, clock):
+    first, second = make(), make()
+    gate.accept(second)
+    for command in (second, first):
+        with pytest.raises(Refused, match=r"repeated|out of order"):
+            gate.check(command, clock(), tracking=True)
+    gate.check(make(), clock(), tracking=True)
+
+
+def test_a_restarted_source_counts_from_one_again_but_only_when_the_arm_holds(gate, make, clock):
+    make.sequence = 41
+    gate.accept(make())
+    clock.now_s += 1.0
+    restarted = make(sequence=1)
+    with pytest.raises(Refused):
+        gate.check(restarted, clock(), tracking=True)
+    gate.check(restarted, clock(), tracking=False)
+
+
+def test_a_command_without_observation_passes(gate, make, clock):
+    gate.check(make(observation_s=None), clock(), tracking=False)

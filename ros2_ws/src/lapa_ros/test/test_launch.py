@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each launch file, imported with the real `launch` where that is installed."""
+
+from pathlib import Path
+
+import pytest
+
+from lapa_core.graph import load_graphs
+from lapa_core.paths import config_dir
+
+LAUNCH_DIR = config_dir().parent / "launch"
+
+
+def test_every_graph_has_its_launch_file():
+    assert {path.name for path in LAUNCH_DIR.glob("*.py")} == {
+        f"{name}.launch.py" for name in load_graphs()
+    }
+
+
+@pytest.mark.parametrize("name", load_graphs())
+def test_launch_file_describes_its_graph(name):
+    pytest.importorskip(
+        "launch_ros", reason="no launch_ros here: it comes with a ROS 2 installation, not from PyPI"
+    )
+    from launch.actions import DeclareLaunchArgument
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+    from launch_ros.actions import Node
+
+    graph = load_graphs()[name]
+    entities = get_launch_description_from_python_launch_file(
+        str(Path(LAUNCH_DIR, f"{name}.launch.py"))
+    ).entities
+    arguments = [entity for entity in entities if isinstance(entity, DeclareLaunchArgument)]
+    assert [argument.name for argument in arguments] == list(graph.arguments)
+    assert all(argument.description for argument in arguments)
+    nodes = [entity for entity in entities if isinstance(entity, Node)]
+    assert [node.node_executable for node in nodes] == [node.executable for node in graph.nodes]

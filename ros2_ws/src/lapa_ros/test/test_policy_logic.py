@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the policy acts, and what it says when it does not."""
+
+import time
+
+import numpy as np
+import pytest
+from lapa_ros.mailbox import Mailbox
+from lapa_ros.policy_logic import ArmReport, PolicyWorker, Readiness
+
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.errors import DataError
+from lapa_core.policy import PolicyStep
+
+
+class Thinker:
+    """A policy whose thinking takes the time it is told."""
+
+    def __init__(self, clock):
+        self.takes_s, self.seen, self._clock = 0.01, [], clock
+        self.error = None
+
+    def act(self, frame, instruction):
+        self.seen.append((frame, instruction))
+        self._clock.now_s += self.takes_s
+        if self.error:
+            raise self.error
+        return PolicyStep(EndEffectorDelta.from_array(np.zeros(7)), np.zeros(7, np.int64), None)
+
+
+class Bench:
+    def __init__(self, contract, clock):
+        self.clock, self.thinker = clock, Thinker(clock)
+        self.box, self.said, self.thoughts, self.crashes = Mailbox(0.2), [], [], []
+        self.readiness = Readiness(contract)
+        self.readiness.instruction = "push the red block left"
+        self.hash = contract.hash
+        self.arm_says()
+        self.worker = PolicyWorker(
+            policy=self.thinker, decode=lambda content: content, mailbox=self.box, readiness=self.readiness,
+            emit=self.thoughts.append, clock=clock, say=lambda level, text: self.said.append((level, text)),
+            period_s=0.2, on_crash=lambda: self.crashes.append(1),
+        )  # fmt: skip
+        self.worker.POLL_S = 0.0
+
+    def arm_says(self, obeys=True, reason="", contract_hash=None):
+        self.readiness.arm = ArmReport(
+            received_s=self.clock(),
+            obeys=obeys,
+            reason=reason,
+            contract_hash=contract_hash or self.hash,
+        )
+
+    def frame(self, name="frame", age_s=0.0):
+        self.box.put(self.clock() - age_s, name)
+        self.worker.turn()
+
+
+@pytest.fixture
+def bench(contract, clock):
+    return Bench(contract, clock)
+
+
+def test_a_due_frame_becomes_one_thought(bench):
+    bench.frame("a")
+    bench.worker.turn()
+    assert bench.thinker.seen == [("a", "push the red block left")]
+    assert [thought.observation_s for thought in bench.thoughts] == [1000.0]
+    assert bench.worker.waiting_for == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda b: setattr(b.readiness, "instruction", ""), "no instruction"),
+        (lambda b: setattr(b.readiness, "arm", None), "no arm state"),
+        (lambda b: b.arm_says(obeys=False, reason="stopped by a person"), "stopped by a person"),
+        (lambda b: b.arm_says(contract_hash="f" * 64), "contract ffff"),
+        (lambda b: setattr(b.clock, "now_s", b.clock() + 0.6), "silent"),
+    ],
+)
+def test_it_does_not_act_and_says_why_once(bench, change, reason):
+    change(bench)
+    for _ in range(3):
+        bench.frame()
+        bench.worker.turn()
+    assert bench.thoughts == []
+    matching = [text for _, text in bench.said if reason in text]
+    assert len(matching) == 1
+
+
+def test_no_camera_and_a_stale_camera_are_told_apart(bench):
+    bench.worker.turn()
+    assert "no camera frame" in bench.worker.waiting_for
+    bench.frame(age_s=0.5)
+    assert "stale" in bench.worker.waiting_for
+    assert bench.thoughts == []
+
+
+def test_slow_inference_is_warned_of_and_a_frame_that_aged_meanwhile_is_dropped(bench, contract):
+    bench.thinker.takes_s = 0.25
+    bench.frame()
+    assert len(bench.thoughts) == 1
+    assert any("more than the period" in text for _, text in bench.said)
+    bench.thinker.takes_s = contract.max_observation_age_s + 0.1
+    bench.clock.now_s += 0.2
+    bench.arm_says()
+    bench.frame()
+    assert len(bench.thoughts) == 1
+    assert any("after inference" in text for _, text in bench.said)
+
+
+def test_an_instruction_that_changes_during_inference_voids_the_thought(bench):
+    real = bench.thinker.act
+
+    def distracted(frame, instruction):
+        bench.readiness.instruction = "something else"
+        return real(frame, instruction)
+
+    bench.thinker.act = distracted
+    bench.frame()
+    assert bench.thoughts == []
+
+
+def test_a_frame_that_cannot_be_used_is_an_error_not_a_crash(bench):
+    bench.thinker.error = DataError("no picture")
+    bench.frame()
+    assert ("error", "no command: no picture") in bench.said
+    assert bench.crashes == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_crash_of_the_thread_is_told(bench):
+    bench.thinker.error = RuntimeError("out of memory")
+    bench.box.put(bench.clock(), "frame")
+    bench.worker.start()
+    end_s = time.monotonic() + 5.0
+    while not bench.crashes and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert bench.crashes
+    assert any("out of memory" in text for _, text in bench.said)
+    assert bench.worker.stop()

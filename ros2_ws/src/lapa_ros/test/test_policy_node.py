@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node over real DDS, with a real, untrained checkpoint."""
+
+import time
+
+import numpy as np
+import pytest
+from lapa_msgs.action import FollowInstruction
+from lapa_msgs.msg import ArmState, TaskState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from lapa_ros import qos
+from lapa_ros.clock import to_seconds
+from lapa_ros.images import to_image
+from lapa_ros.policy_node import PolicyNode
+from lapa_ros.remote import wait_future
+from rclpy.action import ActionClient
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+from toy_policy import save_toy_policy
+
+
+class Robot:
+    """A camera (best effort, as drivers are), an arm's state and a task, for a policy to look at."""
+
+    def __init__(self, spinner, contract):
+        self.spinner, self._contract = spinner, contract
+        self.node = spinner.add(Node("robot"))
+        self.camera, self.success = True, False
+        self.mode = ArmState.MODE_HOLDING
+        self.deltas: list[DeltaMsg] = []
+        self._image = self.node.create_publisher(
+            Image, "camera/front/image_raw", qos_profile_sensor_data
+        )
+        self._arm = self.node.create_publisher(ArmState, "arm_state", qos.STATE)
+        self._task = self.node.create_publisher(TaskState, "task_state", qos.STATE)
+        self.instruction = self.node.create_publisher(String, "instruction", qos.INSTRUCTION)
+        self.node.create_subscription(DeltaMsg, "delta", self.deltas.append, qos.DELTA)
+        self.action = ActionClient(self.node, FollowInstruction, "policy/follow_instruction")
+        self.node.create_timer(0.05, self._tick)
+        spinner.wait(self.action.server_is_ready, "the action server")
+
+    def _tick(self):
+        header = Header(stamp=self.node.get_clock().now().to_msg())
+        self._arm.publish(
+            ArmState(mode=self.mode, reason="as told", contract_hash=self._contract.hash)
+        )
+        if self.camera:
+            self._image.publish(to_image(np.full((128, 128, 3), 90, np.uint8), header))
+            self._task.publish(TaskState(header=header, success=self.success))
+
+    def follow(self, instruction="push the red block left", seconds=20.0):
+        self.feedback = []
+        goal = FollowInstruction.Goal(instruction=instruction, max_duration_s=seconds)
+        sent = self.action.send_goal_async(
+            goal, lambda message: self.feedback.append(message.feedback)
+        )
+        return wait_future(sent, "the goal", 5.0)
+
+    def result(self, handle):
+        return wait_future(handle.get_result_async(), "the result", 10.0).result
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return str(save_toy_policy(tmp_path_factory.mktemp("policy") / "toy"))
+
+
+@pytest.fixture
+def robot(spinner, contract, checkpoint):
+    node = PolicyNode(parameter_overrides=[Parameter("checkpoint", value=checkpoint)])
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    spinner.add(node)
+    return Robot(spinner, contract)
+
+
+def test_it_follows_an_instruction_from_the_topic_at_the_control_rate(robot, contract):
+    robot.instruction.publish(String(data="push the red block left"))
+    robot.spinner.wait(lambda: len(robot.deltas) >= 6, "six deltas")
+    deltas = robot.deltas[:6]
+    assert [delta.sequence for delta in deltas] == [1, 2, 3, 4, 5, 6]
+    observed_s = [to_seconds(delta.observation_stamp) for delta in deltas]
+    assert len(set(observed_s)) == 6, "no frame is used twice"
+    assert np.median(np.diff(observed_s)) == pytest.approx(1.0 / contract.control_rate_hz, rel=0.15)
+    assert {(delta.source, delta.contract_hash, len(delta.bins)) for delta in deltas} == {
+        ("policy", contract.hash, 7)
+    }
+    robot.instruction.publish(String(data=""))
+
+
+def test_a_goal_is_followed_with_feedback_and_can_be_cancelled(robot):
+    handle = robot.follow()
+    robot.spinner.wait(
+        lambda: robot.feedback and robot.feedback[-1].steps >= 2, "feedback of two steps"
+    )
+    assert robot.feedback[-1].latency_ms > 0.0
+    assert not robot.follow("another").accepted, "one goal at a time"
+    handle.cancel_goal_async()
+    result = robot.result(handle)
+    assert result.outcome == "cancelled"
+    count = len(robot.deltas)
+    time.sleep(0.5)
+    assert len(robot.deltas) - count <= 1, "a cancelled goal sends nothing more"
+
+
+def test_success_and_timeout_end_a_goal(robot):
+    handle = robot.follow(seconds=0.5)
+    assert robot.result(handle).outcome == "timeout"
+    handle = robot.follow()
+    robot.success = True
+    result = robot.result(handle)
+    assert result.outcome == "success"
+    assert result.steps >= 1
+
+
+@pytest.mark.parametrize(
+    ("hindrance", "reason"),
+    [({"camera": False}, "stale"), ({"mode": ArmState.MODE_STOPPED}, "does not obey: as told")],
+)
+def test_a_goal_that_cannot_be_followed_is_halted_with_the_reason(robot, hindrance, reason):
+    handle = robot.follow()
+    robot.spinner.wait(lambda: robot.deltas, "a delta")
+    for name, value in hindrance.items():
+        setattr(robot, name, value)
+    result = robot.result(handle)
+    assert result.outcome == "halted"
+    assert reason in result.message
+
+
+def test_goals_out_of_range_are_rejected(robot):
+    assert not robot.follow(instruction="  ").accepted
+    assert not robot.follow(seconds=-1.0).accepted
+    assert not robot.follow(seconds=1e6).accepted
+
+
+@pytest.mark.parametrize(
+    "override", [("contract", "vx300s_sim"), ("checkpoint", "/no/such/folder")]
+)
+def test_a_checkpoint_that_does_not_fit_fails_configure(ros_domain, checkpoint, override):
+    overrides = {"checkpoint": checkpoint, override[0]: override[1]}
+    node = PolicyNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
+    )
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    node.destroy_node()

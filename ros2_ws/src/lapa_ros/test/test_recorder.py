@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes on disk: finished, discarded, and rescued from a kill. The recorder runs as its own process over DDS."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from lapa_msgs.msg import ArmState, RecorderState
+from lapa_msgs.srv import StartEpisode, StopEpisode
+from lapa_ros import qos
+from lapa_ros.recorder_node import RecorderNode
+from lapa_ros.remote import GraphError, call
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+
+from lapa_core.data.mcap_episode import read_recording
+
+TOPICS = ["joint_states sensor_msgs/msg/JointState", "arm_state lapa_msgs/msg/ArmState"]
+
+
+class Talker:
+    """Publishes what is recorded, and speaks to the recorder."""
+
+    def __init__(self, spinner, folder):
+        self._spinner, self.folder = spinner, folder
+        self.node = spinner.add(Node("talker"))
+        self.states: list[RecorderState] = []
+        self._joints = self.node.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._arm = self.node.create_publisher(ArmState, "arm_state", qos.STATE)
+        self._start = self.node.create_client(StartEpisode, "recorder/start")
+        self._stop = self.node.create_client(StopEpisode, "recorder/stop")
+        self.node.create_subscription(
+            RecorderState, "recorder_state", self.states.append, qos.STATE
+        )
+        self.node.create_timer(0.02, self._talk)
+        self.talking, self.num_sent = True, 0
+        self.process = None
+
+    def run(self):
+        """Run a recorder as a process of its own."""
+        self.states.clear()
+        arguments = [
+            "-p",
+            f"folder:={self.folder}",
+            "-p",
+            f"topics:={json.dumps(TOPICS)}",
+            "-p",
+            "required:=[joint_states]",
+        ]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lapa_ros.recorder_node", "--ros-args", *arguments]
+        )
+        self._spinner.wait(lambda: self.states, "the recorder", 20.0)
+
+    def _talk(self):
+        if self.talking:
+            self.num_sent += 1
+            message = JointState(name=["waist"], position=[float(self.num_sent)])
+            message.header.stamp = self.node.get_clock().now().to_msg()
+            self._joints.publish(message)
+            self._arm.publish(ArmState(reason="fine"))
+
+    def start(self, instruction="push the red block left", metadata_json='{"seed": 7}'):
+        request = StartEpisode.Request(
+            instruction=instruction, operator_name="test", metadata_json=metadata_json
+        )
+        return call(self._start, request).episode_id
+
+    def start_when_heard(self):
+        """Start as soon as the recorder hears the topics."""
+        for _ in range(50):
+            with contextlib.suppress(GraphError):
+                return self.start()
+            time.sleep(0.1)
+        raise AssertionError("the recorder never heard the topics")
+
+    def stop(self, save=True):
+        return call(self._stop, StopEpisode.Request(save=save, outcome="success")).path
+
+    def end(self, number=signal.SIGINT):
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
+        return self.process.wait(15.0)
+
+
+@pytest.fixture
+def recorder(spinner, tmp_path):
+    """A recorder in this process, heard by a talker."""
+    parameters = {"folder": str(tmp_path), "topics": TOPICS, "required": ["joint_states"]}
+    node = RecorderNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()]
+    )
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    spinner.add(node)
+    talker = Talker(spinner, tmp_path)
+    talker.start_when_heard()
+    talker.stop(save=False)
+    return talker
+
+
+@pytest.fixture
+def process(spinner, tmp_path):
+    """A recorder in a process that can be killed."""
+    talker = Talker(spinner, tmp_path)
+    talker.run()
+    yield talker
+    talker.end()
+
+
+def positions(path):
+    with open(path, "rb") as stream:
+        reader = make_reader(stream, decoder_factories=[DecoderFactory()])
+        return [
+            message.position[0]
+            for _, _, _, message in reader.iter_decoded_messages(["/joint_states"])
+        ]
+
+
+def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, contract):
+    episode_id = recorder.start()
+    assert (recorder.folder / f"{episode_id}.mcap.part").exists()
+    time.sleep(1.0)
+    path = recorder.stop()
+    assert path == str(recorder.folder / f"{episode_id}.mcap")
+    numbers = positions(path)
+    assert len(numbers) > 20
+    assert numbers == [float(n) for n in range(int(numbers[0]), int(numbers[0]) + len(numbers))]
+    facts = read_recording(recorder.folder / f"{episode_id}.mcap").metadata
+    assert (facts["instruction"], facts["outcome"], facts["extra"]) == (
+        "push the red block left",
+        "success",
+        {"seed": 7},
+    )
+    assert facts["contract_hash"] == contract.hash
+    assert facts["num_written"]["/joint_states"] == len(numbers)
+    assert facts["num_dropped"] == {"/joint_states": 0, "/arm_state": 0}
+
+
+def test_discard_leaves_nothing(recorder):
+    recorder.start()
+    time.sleep(0.2)
+    assert recorder.stop(save=False) == ""
+    assert list(recorder.folder.iterdir()) == []
+
+
+def test_unusable_requests_are_refused_with_a_reason(recorder):
+    with pytest.raises(GraphError, match="no episode is open"):
+        recorder.stop()
+    with pytest.raises(GraphError, match="instruction is empty"):
+        recorder.start(instruction=" ")
+    with pytest.raises(GraphError, match="JSON object"):
+        recorder.start(metadata_json="[1]")
+    recorder.start()
+    with pytest.raises(GraphError, match="stop it first"):
+        recorder.start()
+    recorder.stop(save=False)
+    recorder.talking = False
+    time.sleep(1.3)
+    with pytest.raises(GraphError, match=r"nothing is heard on .*joint_states"):
+        recorder.start()
+
+
+def test_a_killed_recorder_loses_at_most_the_last_second_and_recovers_by_itself(process):
+    episode_id = process.start_when_heard()
+    time.sleep(2.0)
+    last_sent = process.num_sent
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
+    assert [path.name for path in process.folder.iterdir()] == [f"{episode_id}.mcap.part"]
+    process.run()
+    rescued = process.folder / f"{episode_id}.mcap"
+    assert [path.name for path in process.folder.iterdir()] == [rescued.name]
+    numbers = positions(rescued)
+    assert last_sent - numbers[-1] < 50 * 1.0
+    assert read_recording(rescued).metadata["outcome"] == "interrupted"
+
+
+def test_an_interrupt_during_an_episode_saves_it(process):
+    episode_id = process.start_when_heard()
+    time.sleep(0.3)
+    assert process.end(signal.SIGINT) == 0
+    facts = read_recording(process.folder / f"{episode_id}.mcap").metadata
+    assert facts["outcome"] == "interrupted"
+
+
+def test_the_state_topic_shows_progress(recorder, spinner):
+    recorder.start()
+    spinner.wait(lambda: any(s.state == RecorderState.STATE_RECORDING and sum(s.num_written) for s in recorder.states),
+                 "a state with messages written")  # fmt: skip
+    recorder.stop()
+    spinner.wait(lambda: recorder.states[-1].state == RecorderState.STATE_IDLE, "idle")
+    assert (recorder.states[-1].num_saved, recorder.states[-1].num_in_folder) == (1, 1)
