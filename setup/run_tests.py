@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 from lapa_core.errors import SetupError
 from lapa_core.ros_env import isolated, workspace_environment
@@ -37,7 +38,8 @@ class Stage(NamedTuple):
 def stages(pytest_arguments: list[str]) -> list[Stage]:
     """Return what the run does, in order; pytest comes last, so that its closing line closes the run."""
     workspace, colcon = ROOT / "ros2_ws", f"{sys.prefix}/bin/colcon"
-    test = [colcon, "test", "--executor", "sequential", "--event-handlers", "console_direct+"]
+    test = [colcon, "--log-level", "error", "test", "--executor", "sequential"]
+    test += ["--event-handlers", "console_direct+"]
     return [
         Stage("colcon test", test, workspace),
         # `colcon test` succeeds when tests fail; this does not.
@@ -72,6 +74,16 @@ def run_stage(stage: Stage, environ: Mapping[str, str]) -> str | None:
     return f"{stage.name} failed with exit status {status}" if status else None
 
 
+def check_ros_tests(results: Path) -> str | None:
+    """Return what is wrong with the results of the nodes' tests; `colcon test` is content with none at all."""
+    if not results.is_file():
+        return f"colcon test wrote no {results}"
+    suites = ElementTree.parse(results).getroot().iter("testsuite")
+    if sum(int(suite.get("tests", "0")) for suite in suites) == 0:
+        return "colcon test found no test in lapa_ros"
+    return None
+
+
 def main() -> None:
     """Run every stage, even after a failure, and exit with 1 if any went wrong."""
     start = time.monotonic()
@@ -82,6 +94,8 @@ def main() -> None:
     environ.setdefault("ROS_LOG_DIR", str(ROOT / "ros2_ws" / "log" / "ros"))
     print(f"ROS domain {environ['ROS_DOMAIN_ID']}, this machine only")
     wrong = [what for stage in stages(sys.argv[1:]) if (what := run_stage(stage, environ))]
+    if none := check_ros_tests(ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml"):
+        wrong.append(none)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(f"\nmake test: {minutes} min {seconds} s", flush=True)
     if wrong:

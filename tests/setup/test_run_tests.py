@@ -48,6 +48,15 @@ def test_pytest_comes_last_and_takes_the_arguments():
     assert last.command[-2:] == ["-k", "name"]
 
 
+def test_no_ros_test_at_all_is_a_failure(tmp_path):
+    results = tmp_path / "pytest.xml"
+    assert "wrote no" in str(run_tests.check_ros_tests(results))
+    results.write_text('<testsuites><testsuite name="pytest" tests="0"/></testsuites>')
+    assert "no test in lapa_ros" in str(run_tests.check_ros_tests(results))
+    results.write_text('<testsuites><testsuite name="pytest" tests="3"/></testsuites>')
+    assert run_tests.check_ros_tests(results) is None
+
+
 def _is_alive(process: int) -> bool:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
