@@ -93,8 +93,10 @@ def main() -> None:
         sys.exit(f"tests: {error}")
     environ.setdefault("ROS_LOG_DIR", str(ROOT / "ros2_ws" / "log" / "ros"))
     print(f"ROS domain {environ['ROS_DOMAIN_ID']}, this machine only")
+    ros_results = ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml"
+    ros_results.unlink(missing_ok=True)
     wrong = [what for stage in stages(sys.argv[1:]) if (what := run_stage(stage, environ))]
-    if none := check_ros_tests(ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml"):
+    if none := check_ros_tests(ros_results):
         wrong.append(none)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(f"\nmake test: {minutes} min {seconds} s", flush=True)
