@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record, export, finetune two steps, drive the simulated arm: separate processes over real DDS."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from lapa_core.graph import load_graph
+from lapa_core.ros_env import isolated, workspace_environment
+from lapa_core.supervisor import Supervisor
+from lapa_core.up import process_plans
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+LIMIT_S = 150.0
+
+
+def lapa(*arguments, environ):
+    """Run one command as a user does; return its output."""
+    command = [sys.executable, "-m", "lapa_core", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        env=environ,
+        timeout=LIMIT_S,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, (
+        f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}"
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def environ():
+    return isolated(workspace_environment())
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, environ):
+    """Two episodes through the recorder, exported, and a policy finetuned on them for two steps."""
+    folder = tmp_path_factory.mktemp("loop")
+    lapa(
+        "up",
+        "record",
+        "--set",
+        "episodes:=2",
+        "seed:=4",
+        f"folder:={folder / 'mcap'}",
+        environ=environ,
+    )
+    assert len(list((folder / "mcap").glob("*.mcap"))) == 2
+    lapa(
+        "data",
+        "export",
+        "--recordings",
+        folder / "mcap",
+        "--out",
+        folder / "labels",
+        environ=environ,
+    )
+    lapa("data", "verify", "--path", folder / "labels", environ=environ)
+    sizes = ("--steps", 2, "--head-steps", 1, "--trunk.width", 8, "--trunk.blocks", 1)
+    where = ("--data", folder / "labels", "--out", folder / "run", "--init", "None")
+    lapa("vla", "finetune", "debug", *where, *sizes, environ=environ)
+    return folder / "run" / "checkpoint"
+
+
+def test_the_demo_closes_the_loop_and_writes_its_figures(policy, environ, tmp_path):
+    out = tmp_path / "demo"
+    output = lapa("demo", "--episodes", 1, "--checkpoint", policy, "--out", out, environ=environ)
+    figures = json.loads((out / "summary.json").read_text())
+    assert figures["episodes"] == 1
+    assert figures["applied"] > 0
+    assert 0.0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p99"] < 1000.0
+    assert figures["problem"] == ""
+    assert set(figures) >= {"successes", "refused", "families"}
+    assert "observation to command" in output
+    for name in ("episodes.mp4", "contact_sheet.png"):
+        assert (out / name).stat().st_size > 1000
+
+
+class Log:
+    """Lines of all nodes, in their order."""
+
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def __call__(self, name: str, line: str) -> None:
+        self.lines.append(f"{name}: {line}")
+
+    def wait_for(self, text: str, after: int = 0, limit_s: float = 40.0) -> int:
+        end_s = time.monotonic() + limit_s
+        while True:
+            for index, line in enumerate(self.lines[after:], after):
+                if text in line:
+                    return index
+            assert time.monotonic() < end_s, f"waited {limit_s} s for {text!r} in:\n" + "\n".join(
+                self.lines
+            )
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("victim", "words"),
+    [
+        ("policy", ["arm: .*holding: no command", "evaluate: .*policy node has been silent"]),
+        ("arm", ["sim: .*holding the measured joints", "policy: .*arm node is silent"]),
+        ("sim", ["arm: .*joint states are missing", "policy: .*not acting"]),
+    ],
+)
+def test_when_a_node_is_killed_the_arm_holds_and_the_others_say_why(
+    policy, environ, tmp_path, victim, words
+):
+    graph = load_graph("evaluate")
+    values = graph.values(
+        {"checkpoint": str(policy), "out": str(tmp_path / "out"), "episodes": "5"}
+    )
+    log, interrupted, status = Log(), threading.Event(), []
+    environ = {**environ, "PYTHONUNBUFFERED": "1"}
+    with Supervisor(process_plans(graph, values, environ), environ, log) as supervisor:
+        waiter = threading.Thread(target=lambda: status.append(supervisor.wait(interrupted)))
+        waiter.start()
+        log.wait_for("tracking: following policy")
+        supervisor.kill(victim)
+        killed = log.wait_for(f"lapa: {victim} has died (signal SIGKILL)")
+        waiter.join(60.0)
+        interrupted.set()
+    assert status == [1], "an evaluation whose loop broke ends with an error"
+    later = log.lines[killed - 3 :]
+    for pattern in words:
+        assert any(re.search(pattern, line) for line in later), f"{pattern!r} in:\n" + "\n".join(
+            later
+        )
