@@ -97,6 +97,8 @@ class ManagedNode(LifecycleNode):
         super().on_activate(state)
         result = self._guard("activate", self.start)
         self.active = result is TransitionCallbackReturn.SUCCESS
+        if not self.active:
+            super().on_deactivate(state)
         return result
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:

@@ -96,6 +96,8 @@ class PolicyWorker:
         waiting_for: why it does not act, or "".
     """
 
+    GRACE_S = 5.0
+    """Nodes start in any order: for so long after the start a missing peer is no reason to warn [s]."""
     POLL_S = 0.1
     """How often the reasons not to act are looked at when no frame comes [s]."""
 
@@ -114,6 +116,7 @@ class PolicyWorker:
         self._on_crash = on_crash
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+        self._started_s = clock()
         self.num_steps = 0
         self.waiting_for = "not started"
         self.last: Thought | None = None

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every managed node goes through its states by the standard services, twice, and fails honestly."""
+
+import pytest
+from lapa_ros.arm_node import ArmNode
+from lapa_ros.lifecycle import ManagedNode
+from lapa_ros.policy_node import PolicyNode
+from lapa_ros.recorder_node import RecorderNode
+from lapa_ros.remote import wait_future
+from lapa_ros.sim_node import SimNode
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from toy_policy import save_toy_policy
+
+ROUND = [
+    (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+    (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+    (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+    (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+]
+
+
+@pytest.mark.parametrize("kind", [SimNode, ArmNode, RecorderNode, PolicyNode])
+def test_states_are_reached_twice_by_services(spinner, tmp_path, kind):
+    overrides = {
+        RecorderNode: {"folder": str(tmp_path)},
+        PolicyNode: {"checkpoint": str(save_toy_policy(tmp_path / "toy"))}
+        if kind is PolicyNode
+        else {},
+    }.get(kind, {})
+    node = spinner.add(
+        kind(parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()])
+    )
+    client = spinner.add(Node("lifecycle_client"))
+    change = client.create_client(ChangeState, f"{node.get_name()}/change_state")
+    get = client.create_client(GetState, f"{node.get_name()}/get_state")
+    assert change.wait_for_service(10.0)
+    assert get.wait_for_service(10.0)
+    for transition, state in [*ROUND, *ROUND]:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert wait_future(change.call_async(request), "change_state", 20.0).success
+        assert (
+            wait_future(get.call_async(GetState.Request()), "get_state", 5.0).current_state.id
+            == state
+        )
+
+
+class Clumsy(ManagedNode):
+    """Breaks where it is told to."""
+
+    def __init__(self, breaks_in):
+        super().__init__("arm")
+        self.calls, self._breaks_in = [], breaks_in
+
+    def _do(self, name):
+        self.calls.append(name)
+        if name == self._breaks_in:
+            raise RuntimeError(f"{name} is broken")
+
+    def setup(self):
+        self._do("setup")
+
+    def start(self):
+        self._do("start")
+
+    def stop(self):
+        self._do("stop")
+
+    def teardown(self):
+        self._do("teardown")
+
+
+@pytest.fixture
+def clumsy(ros_domain):
+    nodes = []
+
+    def make(breaks_in):
+        nodes.append(Clumsy(breaks_in))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_a_broken_set_up_is_cleaned_up_and_fails_the_transition(clumsy):
+    node = clumsy("setup")
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert node.calls == ["setup", "teardown"]
+
+
+def test_a_broken_start_leaves_the_node_inactive(clumsy):
+    node = clumsy("start")
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.FAILURE
+    assert not node.active
+
+
+def test_shutdown_stops_before_it_tears_down(clumsy):
+    node = clumsy(None)
+    node.trigger_configure()
+    node.trigger_activate()
+    node.trigger_shutdown()
+    assert node.calls == ["setup", "start", "stop", "teardown"]
