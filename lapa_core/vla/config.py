@@ -16,13 +16,11 @@ class TrunkConfig:
     image_px: int = 64
     """Side of the square frames [px]; the feature map is a quarter of it."""
     width: int = 32
-    """Channels of the convolutions."""
-    blocks: int = 4
+    """Channels of the convolutions; a multiple of 4."""
+    blocks: int = 1
     """Residual FiLM blocks on the feature map."""
-    attention_maps: int = 8
-    """Spatial softmax maps, each with a query made from the instruction."""
-    value_dim: int = 16
-    """Numbers pooled from the feature map under each attention map."""
+    keypoints: int = 32
+    """Maps whose expected positions are read off; a multiple of 4."""
     text_dim: int = 64
     """Width of the instruction's embedding."""
     features: int = 256
@@ -35,6 +33,9 @@ class TrunkConfig:
     def __post_init__(self) -> None:
         if self.image_px % 4:
             raise ContractError(f"image_px is {self.image_px}; it must be a multiple of 4")
+        for name in ("width", "keypoints"):
+            if (value := getattr(self, name)) % 4:
+                raise ContractError(f"{name} is {value}; it must be a multiple of 4")
         if not 0.0 <= self.dropout < 1.0:
             raise ContractError(f"dropout is {self.dropout}; allowed is 0 to below 1")
 
@@ -55,7 +56,7 @@ class PretrainConfig:
     """Optimizer steps."""
     batch_size: int = 64
     """Frames per step."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     """Peak learning rate (AdamW, cosine to zero)."""
     weight_decay: float = 0.01
     """AdamW weight decay."""
@@ -99,6 +100,8 @@ class FinetuneConfig:
     """Most quantile bins of a dimension, at most 256; few labels fill few bins."""
     smoothing_bins: float = 1.0
     """Width of the Gaussian that spreads each label over neighbouring bins [bins]; 0 is off."""
+    mean_weight: float = 2.0
+    """Weight of the error of the predicted mean, beside the cross-entropy; 0 is off."""
     head_steps: int = 300
     """First steps, in which only the action head learns and the trunk stands still."""
     steps: int = 600

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small vision-language trunk: a FiLM convolutional network with spatial softmax under text-made queries.
+"""The small vision-language trunk: a FiLM convolutional network that reads keypoints off the image.
 
-A task such as "push the red block left" needs to know *where* two things are. So the instruction asks the
-feature map with a few queries, and what leaves the map is where each query looked (expected coordinates) and
-what it saw there. facts/sim.md, round 2, has the measurement that chose this over a small ViT.
+A task such as "push the red block left" needs to know *where* things are. So what leaves the feature map is the
+expected position of each of its maps (spatial softmax, Levine et al., 2016), and the text says what to do with
+them. The maps do not wait for the text to choose among them: queries made from the text stayed on a plateau for
+hundreds of steps, because nothing is found until the right thing is asked for (behaviour cloning, 600 steps,
+26k frames: smooth L1 0.34 with text-made queries, 0.10 with these keypoints).
 
-Shapes: B frames, C channels, H W cells of the map, L words, T text width, M attention maps, F features.
+Shapes: B frames, C channels, H W cells of the map, P cells, M keypoints, L words, T text width, F features.
 """
 
 from __future__ import annotations
@@ -17,61 +19,71 @@ from torch import Tensor, nn
 from lapa_core.vla.config import TrunkConfig
 from lapa_core.vla.words import PAD
 
+_GROUPS = 4
+"""Groups of the normalisations: they need no batch statistics, so one frame gives what a batch gives."""
+
 
 class TextEncoder(nn.Module):
-    """Word embeddings through a GRU; order matters ("red to blue" is not "blue to red")."""
+    """Sum of word embeddings, each scaled by its place: "red to blue" is not "blue to red"."""
 
-    def __init__(self, words: int, dim: int):
+    def __init__(self, words: int, dim: int, max_words: int):
         super().__init__()
         self.embedding = nn.Embedding(words, dim, padding_idx=PAD)
-        self.gru = nn.GRU(dim, dim, batch_first=True)
+        self.place = nn.Parameter(torch.randn(max_words, dim))
 
     def forward(self, words_BL: Tensor) -> Tensor:
-        """Return the state after the last word (B, T); equal instructions of a batch are encoded once."""
-        unique_UL, where_B = words_BL.unique(dim=0, return_inverse=True)
-        states_ULT, _ = self.gru(self.embedding(unique_UL))
-        last_U = (unique_UL != PAD).sum(dim=1) - 1
-        return states_ULT[torch.arange(len(unique_UL), device=last_U.device), last_U][where_B]
+        """Return (B, T), normalised; padding counts for nothing."""
+        scale_LT = 1.0 + self.place[: words_BL.shape[1]]
+        known_BL1 = (words_BL != PAD).unsqueeze(-1)
+        total_BT = (self.embedding(words_BL) * scale_LT * known_BL1).sum(dim=1)
+        return F.layer_norm(total_BT, total_BT.shape[-1:])
+
+
+class Film(nn.Module):
+    """Scale and shift, made from the text (Perez et al., 2018)."""
+
+    def __init__(self, channels: int, text_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(text_dim, 2 * channels)
+
+    def forward(self, x_BC: Tensor, text_BT: Tensor) -> Tensor:
+        """Return (1 + scale) * x + shift, for x of shape (B, C) or (B, C, H, W)."""
+        shape = (2, -1, *[1] * (x_BC.ndim - 2))
+        scale_BC, shift_BC = self.linear(text_BT).unflatten(1, shape).unbind(1)
+        return x_BC * (1 + scale_BC) + shift_BC
 
 
 class FilmBlock(nn.Module):
-    """Residual convolution whose output is scaled and shifted by the text."""
+    """Residual convolution, normalised, then scaled and shifted by the text."""
 
     def __init__(self, channels: int, text_dim: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(text_dim, 2 * channels)
+        self.norm = nn.GroupNorm(_GROUPS, channels)
+        self.film = Film(channels, text_dim)
 
     def forward(self, x_BCHW: Tensor, text_BT: Tensor) -> Tensor:
-        """Return x + SiLU((1 + scale) * conv(x) + shift)."""
-        scale_BC, shift_BC = self.film(text_BT).chunk(2, dim=-1)
-        return x_BCHW + F.silu(
-            self.conv(x_BCHW) * (1 + scale_BC[..., None, None]) + shift_BC[..., None, None]
-        )
+        """Return the updated map."""
+        return x_BCHW + F.silu(self.film(self.norm(self.conv(x_BCHW)), text_BT))
 
 
-class QueriedSoftmax(nn.Module):
-    """Spatial softmax of M maps, each the match of a text-made query with the feature map."""
+class Keypoints(nn.Module):
+    """Expected position of each of M maps under a softmax over the cells."""
 
     coordinates_P2: Tensor
 
-    def __init__(self, config: TrunkConfig):
+    def __init__(self, channels: int, keypoints: int, side: int):
         super().__init__()
-        self.maps, side = config.attention_maps, config.image_px // 4
-        self.query = nn.Linear(config.text_dim, config.attention_maps * config.width)
-        self.key = nn.Conv2d(config.width, config.width, 1)
-        self.value = nn.Conv2d(config.width, config.value_dim, 1)
-        axis = torch.linspace(-1.0, 1.0, side)
+        self.maps = nn.Conv2d(channels, keypoints, 1)
+        self.norm = nn.GroupNorm(_GROUPS, keypoints)
+        axis = torch.linspace(-2.0, 2.0, side)
         grid_2HW = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
         self.register_buffer("coordinates_P2", grid_2HW.flatten(1).T.contiguous(), persistent=False)
 
-    def forward(self, x_BCHW: Tensor, text_BT: Tensor) -> Tensor:
-        """Return (B, M * (2 + value_dim)): where each query looked, in -1 to 1, and what it saw."""
-        query_BMC = self.query(text_BT).unflatten(1, (self.maps, -1))
-        key_BCP = self.key(x_BCHW).flatten(2)
-        weight_BMP = (query_BMC @ key_BCP / key_BCP.shape[1] ** 0.5).softmax(dim=-1)
-        seen_BMV = weight_BMP @ self.value(x_BCHW).flatten(2).transpose(1, 2)
-        return torch.cat([weight_BMP @ self.coordinates_P2, seen_BMV], dim=-1).flatten(1)
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, 2 M): y and x of every keypoint, in -2 to 2."""
+        weight_BMP = self.norm(self.maps(x_BCHW)).flatten(2).softmax(dim=-1)
+        return (weight_BMP @ self.coordinates_P2).flatten(1)
 
 
 class FilmTrunk(nn.Module):
@@ -79,28 +91,29 @@ class FilmTrunk(nn.Module):
 
     def __init__(self, config: TrunkConfig, words: int):
         super().__init__()
-        width, side = config.width, config.image_px // 4
+        width, text_dim, features = config.width, config.text_dim, config.features
+        self.text = TextEncoder(words, text_dim, config.max_words)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width // 2, 4, stride=2, padding=1),
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.GroupNorm(_GROUPS, width),
             nn.SiLU(),
-            nn.Conv2d(width // 2, width, 4, stride=2, padding=1),
-        )
-        self.position = nn.Parameter(0.02 * torch.randn(width, side, side))
-        self.text = TextEncoder(words, config.text_dim)
-        self.blocks = nn.ModuleList(FilmBlock(width, config.text_dim) for _ in range(config.blocks))
-        self.look = QueriedSoftmax(config)
-        looked = config.attention_maps * (2 + config.value_dim)
-        self.mix = nn.Sequential(
-            nn.Linear(looked + config.text_dim, config.features),
-            nn.SiLU(),
-            nn.Linear(config.features, config.features),
+            nn.Conv2d(width, width, 4, stride=2, padding=1),
+            nn.GroupNorm(_GROUPS, width),
             nn.SiLU(),
         )
+        self.blocks = nn.ModuleList(FilmBlock(width, text_dim) for _ in range(config.blocks))
+        self.keypoints = Keypoints(width, config.keypoints, config.image_px // 4)
+        sizes = (2 * config.keypoints + text_dim, features, features)
+        self.mix = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(2))
+        self.mix_film = nn.ModuleList(Film(features, text_dim) for _ in self.mix)
 
     def forward(self, image_BCHW: Tensor, words_BL: Tensor) -> Tensor:
         """Return features (B, F) of images in [0, 1] and padded word indices."""
         text_BT = self.text(words_BL)
-        x_BCHW = self.stem(2.0 * image_BCHW - 1.0) + self.position
+        x_BCHW = self.stem(2.0 * image_BCHW - 1.0)
         for block in self.blocks:
             x_BCHW = block(x_BCHW, text_BT)
-        return self.mix(torch.cat([self.look(x_BCHW, text_BT), text_BT], dim=-1))
+        features_BF = torch.cat([self.keypoints(x_BCHW), text_BT], dim=-1)
+        for linear, film in zip(self.mix, self.mix_film, strict=True):
+            features_BF = F.silu(film(linear(features_BF), text_BT))
+        return features_BF
