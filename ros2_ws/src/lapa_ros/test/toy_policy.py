@@ -22,7 +22,7 @@ def save_toy_policy(directory: Path, contract: str = "wx250s_sim") -> Path:
     actions_N7 = np.zeros((200, 7))
     actions_N7[:, :2] = np.random.default_rng(0).uniform(-0.02, 0.02, (200, 2))
     bins = ActionBins.fit(actions_N7, max_bins=8)
-    trunk = TrunkConfig(width=8, blocks=1, attention_maps=2, value_dim=4, text_dim=8, features=16)
+    trunk = TrunkConfig(width=8, blocks=1)
     vocabulary = Vocabulary.fit(["push the red block left"])
     model = VlaModel(trunk, len(vocabulary), bins=bins)
     return save_vla(directory, POLICY, model, trunk, vocabulary, **policy_facts(contract, bins))
