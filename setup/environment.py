@@ -92,7 +92,8 @@ def _requirements_key(root: Path, underlay: Underlay) -> str:
 
 
 def _version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    # Not the third number: an update of the system's Python keeps its environments.
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _fits(venv: Path, underlay: Underlay) -> bool:
@@ -106,7 +107,8 @@ def _fits(venv: Path, underlay: Underlay) -> bool:
     # A moved environment still has scripts that start the interpreter of its old place.
     in_place = f"{venv}/bin/python" in script.read_text(encoding="utf-8")
     sees_system = values.get("include-system-site-packages") == "true"
-    return in_place and sees_system == underlay.sourced and values.get("version") == _version()
+    same_python = values.get("version", "").startswith(f"{_version()}.")
+    return in_place and same_python and sees_system == underlay.sourced
 
 
 def _pip(venv: Path, environ: Mapping[str, str], *arguments: str) -> None:

@@ -46,6 +46,8 @@ def ensure(root: Path, build_key: str, environ: Mapping[str, str]) -> None:
     options = ["-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={python}", "--no-warn-unused-cli"]
     command = [*colcon, "build", "--symlink-install", "--cmake-args", *options]
     print("workspace: colcon build in ros2_ws", flush=True)
+    # Said here, colcon leaves out its limit by load, under which a busy machine builds one file at a time.
+    environ = {**environ, "MAKEFLAGS": f"-j{os.cpu_count()}"}
     if subprocess.run(command, cwd=workspace, env=environ).returncode:
         raise SetupError(f"colcon build failed (its reason is above and in {workspace / 'log'})")
     stamp.write(built, key)

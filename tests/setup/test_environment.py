@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,11 @@ def test_an_environment_of_another_python_does_not_fit(venv, tmp_path):
     (other / "bin" / "pip").write_text(f"#!{other}/bin/python3\n")
     assert environment._fits(other, WHEELS)
     configuration = other / "pyvenv.cfg"
-    configuration.write_text(configuration.read_text().replace(environment._version(), "3.9.2"))
+    present = platform.python_version()
+    updated = f"{environment._version()}.99"
+    configuration.write_text(configuration.read_text().replace(present, updated))
+    assert environment._fits(other, WHEELS), "an update of the same Python"
+    configuration.write_text(configuration.read_text().replace(updated, "3.9.2"))
     assert not environment._fits(other, WHEELS)
 
 
