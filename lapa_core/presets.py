@@ -19,9 +19,11 @@ LAQ_TRAIN: dict[str, LaqTrainConfig] = {
     "sim_paper": LaqTrainConfig(
         data=_VIDEOS,
         out=Path("outputs/laq_sim_paper"),
-        model=PatchLaqConfig(),
-        learning_rate=5e-4,
-        steps=6000,
+        model=PatchLaqConfig(dim=64, heads=2),
+        shift_px=0,
+        steps=2000,
+        batch_size=32,
+        learning_rate=1e-3,
     ),
     "debug": LaqTrainConfig(
         data=_VIDEOS,
@@ -42,7 +44,7 @@ LAQ_TRAIN: dict[str, LaqTrainConfig] = {
 }
 """`lapa laq train <name>`; `*_paper` is the paper's layout."""
 
-_DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, attention_maps=2, text_dim=16, features=32)
+_DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, keypoints=4, text_dim=16, features=32)
 
 VLA_PRETRAIN: dict[str, PretrainConfig] = {
     "sim": PretrainConfig(
@@ -80,8 +82,8 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         data=_VIDEOS,
         out=Path("outputs/ceiling_sim"),
         head_steps=0,
-        steps=3000,
-        learning_rate=1.5e-3,
+        steps=2500,
+        learning_rate=3e-3,
         trunk_factor=1.0,
         dropout=0.0,
     ),

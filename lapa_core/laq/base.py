@@ -40,8 +40,11 @@ class LatentActionModel(nn.Module, ABC):
     """N, codes per token."""
 
     @abstractmethod
-    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
-        """Return the later frame as reconstructed through the latent bottleneck, in training's own way."""
+    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
+        """Encode the motion from x0 to x1 and return what it makes of `start`, in training's own way.
+
+        `start` is x0, or x0 shifted: then only what does not depend on the place helps.
+        """
 
     @abstractmethod
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:

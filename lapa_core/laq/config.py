@@ -15,11 +15,13 @@ class ConvLaqConfig:
 
     image_px: int = 32
     """Side of the frames [px]; a multiple of 8."""
-    width: int = 32
+    width: int = 24
     """Channels of the first layer; deeper ones have two and four times as many."""
-    latent_dim: int = 4
+    latent_dim: int = 3
     """Numbers in the continuous latent: few, so that only the motion fits through."""
-    codes: int = 32
+    latent_noise: float = 0.3
+    """Noise added to the whitened latent in training [its standard deviations]: close latents must mean the same."""
+    codes: int = 64
     """Clusters of the latent (k-means), which are the codes."""
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class LaqTrainConfig:
     """Which design, and its sizes."""
     gap_s: float = 0.4
     """Time between the two frames of a pair [s]."""
-    steps: int = 2500
+    steps: int = 2000
     """Optimizer steps."""
     batch_size: int = 128
     """Pairs per step."""
@@ -77,6 +79,10 @@ class LaqTrainConfig:
     """Peak learning rate (AdamW, cosine to zero)."""
     weight_decay: float = 1e-4
     """AdamW weight decay."""
+    shift_px: int = 4
+    """Shift the pair that is encoded and the one that is decoded, each on its own, by up to this many pixels.
+
+    A latent then cannot say *where* the arm ends, only how it moved. 0 is off (the paper)."""
     max_episodes: int = 0
     """Use only the first episodes; 0 uses all."""
     seed: int = 0

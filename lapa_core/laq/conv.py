@@ -18,7 +18,6 @@ from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.kmeans import kmeans
 
-
 _FAR = 1e6
 """Coordinate of the unused rest of a codebook, when the data hold fewer points than codes."""
 
@@ -28,7 +27,7 @@ class FilmConv(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, condition_dim: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="replicate")
         self.film = nn.Linear(condition_dim, 2 * channels_out)
 
     def forward(self, x_BCHW: Tensor, condition_BD: Tensor) -> Tensor:
@@ -47,6 +46,7 @@ class ConvLaq(LatentActionModel):
     def __init__(self, config: ConvLaqConfig):
         super().__init__()
         self.image_px, self.tokens, self.codes = config.image_px, 1, config.codes
+        self.noise = config.latent_noise
         w, dim = config.width, config.latent_dim
         self.encoder = nn.Sequential(
             nn.Conv2d(9, w, 3, stride=2, padding=1),
@@ -64,11 +64,12 @@ class ConvLaq(LatentActionModel):
         self.condition = nn.Sequential(
             nn.Linear(dim, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU()
         )
-        self.down = nn.Conv2d(3, w, 3, stride=2, padding=1)
+        self.down = nn.Conv2d(3, w, 3, stride=2, padding=1, padding_mode="replicate")
         self.down2 = FilmConv(w, 2 * w, 128)
         self.middle = FilmConv(2 * w, 2 * w, 128)
-        self.up = FilmConv(3 * w, w, 128)
-        self.residual = nn.Conv2d(w, 12, 3, padding=1)
+        self.narrow = nn.Conv2d(2 * w, w, 1)
+        self.up = FilmConv(w, w, 128)
+        self.residual = nn.Conv2d(w, 12, 3, padding=1, padding_mode="replicate")
         nn.init.zeros_(self.residual.weight)
         self.register_buffer("codebook_ND", torch.zeros(config.codes, dim))
 
@@ -82,14 +83,13 @@ class ConvLaq(LatentActionModel):
         half_BCHW = F.silu(self.down(x0_BCHW))
         x_BCHW = self.down2(F.avg_pool2d(half_BCHW, 2), condition)
         x_BCHW = self.middle(x_BCHW, condition)
-        x_BCHW = self.up(
-            torch.cat([F.interpolate(x_BCHW, scale_factor=2.0), half_BCHW], dim=1), condition
-        )
+        x_BCHW = self.up(F.interpolate(self.narrow(x_BCHW), scale_factor=2.0) + half_BCHW, condition)
         return x0_BCHW + F.pixel_shuffle(self.residual(x_BCHW), 2)
 
-    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
-        """Reconstruct x1 through the continuous latent."""
-        return self.paint(x0_BCHW, self.latent(x0_BCHW, x1_BCHW))
+    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
+        """Carry the pair's motion over to `start` through the continuous latent."""
+        latent_BD = self.latent(x0_BCHW, x1_BCHW)
+        return self.paint(start_BCHW, latent_BD + self.noise * torch.randn_like(latent_BD))
 
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nearest cluster (B, 1) and the latent (B, 1, D)."""

@@ -197,9 +197,9 @@ class PatchLaq(LatentActionModel):
         pixels = self.to_pixels(self.decoder_norm(x_BPE))
         return F.pixel_shuffle(pixels.transpose(1, 2).unflatten(2, (GRID, GRID)), self.patch_px)
 
-    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
-        """Reconstruct x1 through the quantiser (noise-substituted in training)."""
-        return self.paint(x0_BCHW, self.quantiser(self.motion(x0_BCHW, x1_BCHW)).vectors_BKD)
+    def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
+        """Carry the pair's motion over to `start` through the quantiser (noise-substituted in training)."""
+        return self.paint(start_BCHW, self.quantiser(self.motion(x0_BCHW, x1_BCHW)).vectors_BKD)
 
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes (B, 4), row-major over the 2 x 2 grid, and the vectors before quantisation."""

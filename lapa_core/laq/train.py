@@ -19,7 +19,7 @@ from lapa_core.laq.checkpoint import build_laq, describe, save_laq
 from lapa_core.laq.config import LaqTrainConfig
 from lapa_core.laq.usage import code_usage, warn_if_collapsed
 from lapa_core.presets import LAQ_TRAIN as PRESETS
-from lapa_core.train.augment import to_float
+from lapa_core.train.augment import load_images, random_shift
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
@@ -60,7 +60,6 @@ def train(config: LaqTrainConfig, store: FrameStore | None = None) -> LaqTrained
     store = store or FrameStore.load(config.data, config.model.image_px, progress=config.progress)
     store = frames_only(store, config.max_episodes)
     pairs_P2 = store.valid_pairs(config.gap_s)
-    frames = torch.from_numpy(np.ascontiguousarray(store.frames))
 
     torch.manual_seed(config.seed)
     model = build_laq(config.model).to(config.device).train()
@@ -80,9 +79,12 @@ def train(config: LaqTrainConfig, store: FrameStore | None = None) -> LaqTrained
     for step in run.steps(run.restore(model, optimizer), config.steps):
         seed_step(config.seed, step)
         pair_B2 = pairs_P2[batch_indices(len(pairs_P2), config.batch_size, config.seed, step)]
-        x0, x1 = (to_float(frames[pair_B2[:, i]].to(config.device)) for i in (0, 1))
+        x0, x1 = (load_images(store.frames, pair_B2[:, i], config.device) for i in (0, 1))
 
-        loss = F.mse_loss(model.predict(x0, x1), x1)
+        pair = torch.cat([x0, x1], dim=1)
+        seen0, seen1 = random_shift(pair, config.shift_px).chunk(2, dim=1)
+        start, target = random_shift(pair, config.shift_px).chunk(2, dim=1)
+        loss = F.mse_loss(model.predict(seen0, seen1, start), target)
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
         )

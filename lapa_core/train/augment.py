@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -15,6 +17,13 @@ def to_float(frames_BHWC: Tensor) -> Tensor:
         .to(torch.float32, memory_format=torch.channels_last)
         .div_(255.0)
     )
+
+
+def load_images(
+    frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str
+) -> Tensor:
+    """Read some frames (they may lie in a memory map) and return them as `to_float` does, on a device."""
+    return to_float(torch.from_numpy(frames_NHWC[rows_B]).to(device))
 
 
 def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:

@@ -36,4 +36,4 @@ def batch_indices(count: int, batch_size: int, seed: int, step: int) -> NDArray[
     size = min(batch_size, count)
     per_epoch = count // size
     epoch, position = divmod(step, per_epoch)
-    return _epoch_order(count, seed, epoch)[position * size : (position + 1) * size]
+    return _epoch_order(count, seed, epoch)[position * size : (position + 1) * size].copy()

@@ -91,4 +91,6 @@ def policy_facts(contract: str, bins: ActionBins) -> dict[str, Any]:
         "contract": robot.name,
         "contract_hash": robot.hash,
         "control_rate_hz": robot.control_rate_hz,
+        "max_translation_m": robot.max_translation_m,
+        "max_rotation_rad": robot.max_rotation_rad,
     }

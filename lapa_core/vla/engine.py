@@ -16,6 +16,9 @@ from lapa_core.errors import DataError
 from lapa_core.train.augment import to_float
 from lapa_core.vla.checkpoint import POLICY, LoadedVla, load_vla
 
+SHORTENINGS = 21
+"""Lengths that are tried for an action beyond the arm's cap, from the whole to none."""
+
 
 class VlaEngine:
     """Greedy decoding by the action head, or by the code table where the checkpoint has one. Not thread-safe."""
@@ -25,6 +28,7 @@ class VlaEngine:
         self._model = loaded.model.to(device, memory_format=torch.channels_last)
         self._table_QA = None if loaded.table_QA is None else loaded.table_QA.to(device)
         self._bins = ActionBins.from_dict(loaded.config["bins"])
+        self._caps = ((slice(0, 3), loaded.config["max_translation_m"]), (slice(3, 6), loaded.config["max_rotation_rad"]))
         self._image_px = loaded.trunk.image_px
         self._device = device
         self._words = lru_cache(maxsize=64)(
@@ -55,15 +59,31 @@ class VlaEngine:
         )
         latent = None if logits_BKN is None else tuple(logits_BKN[0].argmax(dim=-1).tolist())
         if self._table_QA is not None:
-            return self._look_up(logits_BKN), latent
-        bins_7 = self._model.action_head(features_BF)[0].argmax(dim=-1)
-        return bins_7.cpu().numpy(), latent
+            bins_7 = self._look_up(logits_BKN)
+        else:
+            bins_7 = self._model.action_head(features_BF)[0].argmax(dim=-1).cpu().numpy()
+        return self._inside_caps(bins_7), latent
 
     def _look_up(self, logits_BKN: Tensor) -> NDArray[np.int64]:
         probability_Q = logits_BKN[0].softmax(dim=-1).flatten()
         return self._bins.encode(
             (probability_Q @ self._table_QA[:-1] + self._table_QA[-1]).cpu().numpy()
         )
+
+    def _inside_caps(self, bins_7: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Shorten a translation or rotation that the arm would refuse, keeping its direction as the bins allow.
+
+        The dimensions are predicted apart, so that each can be in range and their length not.
+        """
+        for part, cap in self._caps:
+            action_7 = self._bins.decode(bins_7)
+            for scale in np.linspace(1.0, 0.0, SHORTENINGS):
+                if np.linalg.norm(self._bins.decode(bins_7)[part]) <= cap:
+                    break
+                shorter_7 = action_7.copy()
+                shorter_7[part] *= scale
+                bins_7 = self._bins.encode(shorter_7)
+        return bins_7
 
 
 def load_engine(directory: str | Path, device: str = "cpu") -> VlaEngine:

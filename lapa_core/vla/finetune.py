@@ -22,7 +22,7 @@ from lapa_core.actions.bins import ActionBins
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.presets import VLA_FINETUNE as PRESETS
-from lapa_core.train.augment import random_light, random_shift, to_float
+from lapa_core.train.augment import load_images, random_light, random_shift
 from lapa_core.train.best import BestWeights
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step
@@ -51,10 +51,10 @@ class Start(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """The labelled frames as tensors."""
+    """The labelled frames."""
 
-    frames_NSSC: Tensor
-    """uint8 images."""
+    frames_NSSC: NDArray[np.uint8]
+    """Images, possibly on disk."""
     words_NL: Tensor
     """Padded word indices."""
     bins_NA: Tensor
@@ -138,14 +138,14 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     for step in run.steps(first_step, config.steps):
         seed_step(config.seed, step)
         rows = train_rows[batch_indices(len(train_rows), config.batch_size, config.seed, step)]
-        image = random_shift(to_float(samples.frames_NSSC[rows].to(config.device)), config.shift_px)
+        image = random_shift(load_images(samples.frames_NSSC, rows, config.device), config.shift_px)
         image = random_light(image, config.light)
 
         with torch.set_grad_enabled(step >= config.head_steps):
             features = model.trunk(image, samples.words_NL[rows].to(config.device))
         logits = model.action_head(F.dropout(features, config.dropout))
         bins_BA = samples.bins_NA[rows].to(config.device)
-        loss = action_loss(logits, bins_BA, model.action_head.mask_AQ, config.smoothing_bins)
+        loss = action_loss(logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight)
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(50, config.steps // 10))
         )
@@ -177,10 +177,10 @@ def held_out_loss(
     model.eval()
     losses = []
     for chunk in np.array_split(rows, -(-len(rows) // 256)):
-        image = to_float(samples.frames_NSSC[chunk].to(config.device))
+        image = load_images(samples.frames_NSSC, chunk, config.device)
         logits = model.action_head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
         bins_BA = samples.bins_NA[chunk].to(config.device)
-        loss = action_loss(logits, bins_BA, model.action_head.mask_AQ, config.smoothing_bins)
+        loss = action_loss(logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight)
         losses.append(loss.item() * len(chunk))
     model.train()
     return sum(losses) / len(rows)
@@ -191,7 +191,7 @@ def _samples(
 ) -> Samples:
     words_EL = encode_instructions(store, vocabulary, max_words)
     return Samples(
-        frames_NSSC=torch.from_numpy(np.ascontiguousarray(store.frames)),
+        frames_NSSC=store.frames,
         words_NL=words_EL[store.episode_ids],
         bins_NA=torch.from_numpy(bins.encode(store.actions)),
     )

@@ -16,7 +16,7 @@ from lapa_core.errors import DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.presets import VLA_PRETRAIN as PRESETS
-from lapa_core.train.augment import random_light, random_shift, to_float
+from lapa_core.train.augment import load_images, random_light, random_shift
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
@@ -74,7 +74,6 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     labels = LatentLabels.load(config.labels)
     check_labels(labels, store)
     vocabulary = Vocabulary.fit(store.instructions)
-    frames = torch.from_numpy(np.ascontiguousarray(store.frames))
     words_EL = encode_instructions(store, vocabulary, config.trunk.max_words)
     first_P, episode_P = labels.pairs_P2[:, 0], store.episode_ids[labels.pairs_P2[:, 0]]
     codes_PK = torch.from_numpy(labels.codes_PK)
@@ -97,7 +96,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     for step in run.steps(run.restore(model, optimizer), config.steps):
         seed_step(config.seed, step)
         batch = batch_indices(len(first_P), config.batch_size, config.seed, step)
-        image = random_shift(to_float(frames[first_P[batch]].to(config.device)), config.shift_px)
+        image = random_shift(load_images(store.frames, first_P[batch], config.device), config.shift_px)
         image = random_light(image, config.light)
         words = forget_words(words_EL[episode_P[batch]], config.unknown_word_share).to(
             config.device

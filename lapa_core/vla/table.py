@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.data.store import FrameStore
-from lapa_core.train.augment import to_float
+from lapa_core.train.augment import load_images
 from lapa_core.vla.checkpoint import POLICY, PRETRAINED, LoadedVla, load_vla, policy_facts, save_vla
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.finetune import labelled_subset
@@ -36,7 +36,7 @@ def code_probabilities(loaded: LoadedVla, store: FrameStore, device: str) -> NDA
     words_EL = encode_instructions(store, loaded.vocabulary, loaded.trunk.max_words)
     parts = []
     for rows in np.array_split(np.arange(len(store)), -(-len(store) // 256)):
-        image = to_float(torch.from_numpy(store.frames[rows]).to(device))
+        image = load_images(store.frames, rows, device)
         features = loaded.model.trunk(image, words_EL[store.episode_ids[rows]].to(device))
         parts.append(
             loaded.model.latent_head(features).softmax(dim=-1).flatten(1).cpu().double().numpy()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretraining, finetuning and the code table on the toy: exact resume, frozen parts, policies that load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lapa_core.checkpoint import load_config
+from lapa_core.errors import CheckpointError, DataError
+from lapa_core.laq.labels import LatentLabels
+from lapa_core.policy import Policy
+from lapa_core.train.run import TrainingRun
+from lapa_core.vla import finetune, pretrain, table
+from lapa_core.vla.checkpoint import load_vla
+from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TableConfig, TrunkConfig
+from tests.toy import toy_store
+
+TRUNK = TrunkConfig(image_px=32, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
+
+
+@pytest.fixture(scope="module")
+def store():
+    return toy_store()
+
+
+@pytest.fixture
+def labels(tmp_path, store):
+    """Perfect codes: the direction of each episode."""
+    pairs = store.valid_pairs(0.4)
+    codes = store.episode_ids[pairs[:, :1]] % 4
+    path = tmp_path / "labels.npz"
+    LatentLabels(pairs_P2=pairs, codes_PK=codes, codes=4, gap_s=0.4, checkpoint_hash="0" * 64).save(path)
+    return path
+
+
+def pretrain_config(out: Path, labels: Path, **changes) -> PretrainConfig:
+    base = PretrainConfig(
+        data=Path("toy"), labels=labels, out=out, trunk=TRUNK, steps=4, batch_size=8, save_every=2, log_every=1,
+        progress=False,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def finetune_config(out: Path, init: Path | None, **changes) -> FinetuneConfig:
+    base = FinetuneConfig(
+        data=Path("toy"), init=init, out=out, trunk=TRUNK, head_steps=2, steps=4, batch_size=8, save_every=2,
+        log_every=1, max_bins=8, held_out_share=0.2, progress=False,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def die_after_second_step(monkeypatch):
+    real = TrainingRun.save
+
+    def save(self, step, *rest):
+        real(self, step, *rest)
+        if step == 1:
+            raise Interrupted
+
+    monkeypatch.setattr(TrainingRun, "save", save)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "time"} for row in rows]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = load_vla(one).model.state_dict(), load_vla(other).model.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_pretraining_two_plus_two_equals_four(tmp_path, monkeypatch, store, labels):
+    straight = pretrain.train(pretrain_config(tmp_path / "a", labels), store)
+    with monkeypatch.context() as patch:
+        die_after_second_step(patch)
+        with pytest.raises(Interrupted):
+            pretrain.train(pretrain_config(tmp_path / "b", labels), store)
+    resumed = pretrain.train(pretrain_config(tmp_path / "b", labels), store)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert same_weights(straight.checkpoint, resumed.checkpoint)
+
+
+def test_finetuning_two_plus_two_equals_four(tmp_path, monkeypatch, store, labels):
+    init = pretrain.train(pretrain_config(tmp_path / "init", labels), store).checkpoint
+    straight = finetune.train(finetune_config(tmp_path / "a", init), store)
+    with monkeypatch.context() as patch:
+        die_after_second_step(patch)
+        with pytest.raises(Interrupted):
+            finetune.train(finetune_config(tmp_path / "b", init), store)
+    resumed = finetune.train(finetune_config(tmp_path / "b", init), store)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert same_weights(straight.checkpoint, resumed.checkpoint)
+
+
+def test_head_steps_leave_the_trunk_and_the_stem_stays_frozen(tmp_path, store, labels):
+    init = pretrain.train(pretrain_config(tmp_path / "init", labels), store).checkpoint
+    before = load_vla(init).model.trunk.state_dict()
+    head_only = finetune_config(tmp_path / "head", init, head_steps=4, held_out_share=0.0)
+    after = load_vla(finetune.train(head_only, store).checkpoint).model.trunk.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    gentle = finetune_config(tmp_path / "all", init, head_steps=1, held_out_share=0.0)
+    after = load_vla(finetune.train(gentle, store).checkpoint).model.trunk.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any(name.startswith("stem.") for name in changed)
+
+
+def test_pretraining_learns_the_toy(tmp_path, store, labels):
+    trained = pretrain.train(pretrain_config(tmp_path, labels, steps=150, batch_size=32, save_every=0, learning_rate=0.01), store)
+    assert trained.history[-1][1]["accuracy"] > 0.9, "the words alone give the code away"
+
+
+@pytest.mark.parametrize("decoder", ["head", "table"])
+def test_policies_load_and_act(tmp_path, store, labels, decoder):
+    init = pretrain.train(pretrain_config(tmp_path / "init", labels, steps=150, save_every=0, learning_rate=0.01), store).checkpoint
+    if decoder == "head":
+        config = finetune_config(tmp_path / "p", init, steps=150, head_steps=150, save_every=0, learning_rate=0.02)
+        path = finetune.train(config, store).checkpoint
+    else:
+        path = table.fit(TableConfig(data=Path("toy"), init=init, out=tmp_path / "p", max_bins=8), store)
+    policy = Policy.load(path)
+    assert policy.control_rate_hz == 5.0
+    step = policy.act(store.frames[3], "move the dot right")
+    assert step.delta.translation_m[1] > 0.01
+    assert policy.act(store.frames[3], "move the dot left").delta.translation_m[1] < -0.01
+    assert (step.latent is None) == (decoder == "head")
+    assert np.array_equal(policy.act(store.frames[3], "move the dot right").bins, step.bins)
+    assert load_config(path)["provenance"]["command"]
+
+
+def test_unknown_words_and_long_sentences_are_no_error(tmp_path, store):
+    path = finetune.train(finetune_config(tmp_path, None), store).checkpoint
+    policy = Policy.load(path)
+    policy.act(store.frames[0], "zzz " * 40)
+    policy.act(store.frames[0], "?!")
+
+
+def test_labels_of_other_frames_are_refused(tmp_path, labels):
+    with pytest.raises(DataError, match="lapa laq label"):
+        pretrain.train(pretrain_config(tmp_path, labels), toy_store(episodes=5))
+
+
+def test_too_few_episodes_are_refused(tmp_path, store):
+    with pytest.raises(DataError, match="has 12"):
+        finetune.train(finetune_config(tmp_path, None, episodes=50), store)
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one(store):
+    small = finetune.labelled_subset(store, 3, seed=1)
+    large = finetune.labelled_subset(store, 9, seed=1)
+    assert np.array_equal(small.frames, large.frames[: len(small.frames)])
+
+
+def test_a_policy_is_no_latent_action_model(tmp_path, store):
+    from lapa_core.laq.checkpoint import load_laq
+
+    path = finetune.train(finetune_config(tmp_path, None), store).checkpoint
+    with pytest.raises(CheckpointError, match="laq"):
+        load_laq(path)
