@@ -42,6 +42,7 @@ TOOLS = {
 COME_WITH = {
     "ament_index_python": "ros-rclpy",
     "builtin_interfaces": "ros-rclpy",
+    "catkin_pkg": "colcon-common-extensions",
     "rcl_interfaces": "ros-rclpy",
     "std_msgs": "ros-rclpy",
     "unique_identifier_msgs": "ros-rclpy",
@@ -49,7 +50,7 @@ COME_WITH = {
 }
 # Only in a sourced ROS 2 installation; the code says what it does without.
 FROM_ROS = {"cv_bridge", "launch", "launch_ros", "launch_testing"}
-OURS = {"lapa_core", "lapa_ros", "lapa_msgs", "setup", "tests", "conftest"}
+OURS = {"lapa_core", "lapa_ros", "lapa_msgs", "setup", "tests"}
 
 
 def requirements(group: str) -> dict[str, str]:
@@ -120,6 +121,7 @@ def test_every_import_is_declared():
         - set(sys.stdlib_module_names)
         - declared
         - OURS
+        - {path.stem for path in sources("tests", "ros2_ws/src/lapa_ros/test")}
         - FROM_ROS
         - COME_WITH.keys()
     )
