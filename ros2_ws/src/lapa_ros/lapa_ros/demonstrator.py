@@ -104,6 +104,7 @@ class Demonstrator:
                 self._scene.stop_recording(False, "interrupted")
             raise
         outcome = "timeout" if steps is None else "success"
+        self._scene.note(outcome, start.instruction)
         if self._plan.record:
             self._scene.stop_recording(steps is not None or self._plan.keep_failures, outcome)
         self.num_done += 1

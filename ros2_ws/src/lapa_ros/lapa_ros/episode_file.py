@@ -7,6 +7,7 @@ loses at most the last flush period, which `lapa_core.data.mcap_episode.recover`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -102,6 +103,8 @@ class EpisodeFile:
             except OSError as error:
                 self.failure = str(error)
         if self.failure is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
             raise DataError(
                 f"{self._part} could not be finished: {self.failure}; what it holds is kept"
             )

@@ -55,12 +55,13 @@ def write_video(path: Path, clips: Sequence[Clip], rate_hz: float) -> None:
 def write_contact_sheet(path: Path, clips: Sequence[Clip]) -> None:
     """Write one picture: the last frame of every episode over its instruction, framed green or red."""
     shown = [clip for clip in clips if clip.jpegs]
-    rows = max(1, -(-len(shown) // _COLUMNS))
+    columns = max(1, min(_COLUMNS, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
     cell = (_THUMB_PX + 12, _THUMB_PX + 12 + _BAR_PX)
-    sheet = Image.new("RGB", (_COLUMNS * cell[0], rows * cell[1]), _DARK)
+    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), _DARK)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for index, clip in enumerate(shown):
-        left, top = index % _COLUMNS * cell[0] + 6, index // _COLUMNS * cell[1] + 6
+        left, top = index % columns * cell[0] + 6, index // columns * cell[1] + 6
         draw.rectangle(
             (left - 3, top - 3, left + _THUMB_PX + 2, top + _THUMB_PX + 2),
             fill=_GREEN if clip.success else _RED,

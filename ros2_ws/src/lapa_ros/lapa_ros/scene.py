@@ -7,7 +7,7 @@ import threading
 import time
 
 import numpy as np
-from lapa_msgs.msg import ArmState, TaskState
+from lapa_msgs.msg import ArmState, RecorderEvent, TaskState
 from lapa_msgs.srv import ResetTask, StartEpisode, StopEpisode
 from rclpy.node import Node
 from std_srvs.srv import Trigger
@@ -39,6 +39,7 @@ class SceneControl:
         self._hold = node.create_client(Trigger, "arm/hold")
         self._start = node.create_client(StartEpisode, "recorder/start")
         self._stop = node.create_client(StopEpisode, "recorder/stop")
+        self._events = node.create_publisher(RecorderEvent, "recorder_event", qos.EVENTS)
         node.create_subscription(TaskState, "task_state", self._on_task, qos.STATE)
         node.create_subscription(ArmState, "arm_state", self._on_arm, qos.STATE)
 
@@ -66,6 +67,12 @@ class SceneControl:
             GraphError: the arm node failed or refused.
         """
         call(self._hold, Trigger.Request())
+
+    def note(self, kind: str, text: str) -> None:
+        """Publish an event, which a recorder writes down."""
+        event = RecorderEvent(kind=kind, text=text)
+        event.header.stamp = self._clock.now().to_msg()
+        self._events.publish(event)
 
     def start_recording(self, instruction: str, operator_name: str, metadata_json: str) -> str:
         """Open an episode; return its identifier. A recorder that does not hear every topic yet gets a few seconds.

@@ -48,7 +48,7 @@ def success_rate(scores: Sequence[EpisodeScore]) -> tuple[float, float]:
 
 def percentiles_ms(latencies_s: Sequence[float]) -> dict[str, float | None]:
     """Return p50 and p99 [ms]; None where nothing was measured."""
-    if not latencies_s:
+    if len(latencies_s) == 0:
         return {"p50": None, "p99": None}
     p50, p99 = np.percentile(np.asarray(latencies_s) * 1e3, [50, 99]).tolist()
     return {"p50": round(p50, 2), "p99": round(p99, 2)}

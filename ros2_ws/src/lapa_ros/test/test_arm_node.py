@@ -4,6 +4,7 @@
 import time
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
@@ -139,6 +140,29 @@ def test_park_then_ready(peer):
     peer.wait_mode(ArmState.MODE_HOLDING)
     peer.send()
     peer.wait_counts(1, 1)
+
+
+def test_diagnostics_tell_how_the_arm_is_once_a_second(peer, spinner):
+    statuses = []
+    peer.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda array: statuses.extend(array.status),
+        qos.DIAGNOSTICS,
+    )
+    peer.call("stop")
+    spinner.wait(
+        lambda: any("stopped by a person" in status.message for status in statuses),
+        "diagnostics",
+        5.0,
+    )
+    status = statuses[-1]
+    assert (status.name, status.hardware_id, status.level) == (
+        "arm",
+        "wx250s_sim",
+        DiagnosticStatus.WARN,
+    )
+    assert {"mode", "applied", "refused"} <= {value.key for value in status.values}
 
 
 def test_an_inactive_arm_refuses_services_and_applies_nothing(peer, arm, spinner):
