@@ -10,15 +10,21 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from lapa_core.data.episode import open_source
 from lapa_core.graph import load_graph
 from lapa_core.ros_env import isolated, workspace_environment
+from lapa_core.sim.env import TabletopEnv
 from lapa_core.supervisor import Supervisor
 from lapa_core.up import process_plans
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 LIMIT_S = 150.0
+SEED = 600_000
+MEAN_DIFFERENCE = 4.0
+"""Grey levels: JPEG and H.264 cost two; one block elsewhere costs two or three more."""
 
 
 def lapa(*arguments, environ):
@@ -45,18 +51,11 @@ def environ():
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory, environ):
-    """Two episodes through the recorder, exported, and a policy finetuned on them for two steps."""
+def folder(tmp_path_factory, environ):
+    """Two episodes through the recorder in `mcap/`, exported and verified in `labels/`."""
     folder = tmp_path_factory.mktemp("loop")
-    lapa(
-        "up",
-        "record",
-        "--set",
-        "episodes:=2",
-        "seed:=4",
-        f"folder:={folder / 'mcap'}",
-        environ=environ,
-    )
+    where = f"folder:={folder / 'mcap'}"
+    lapa("up", "record", "--set", "episodes:=2", f"seed:={SEED}", where, environ=environ)
     assert len(list((folder / "mcap").glob("*.mcap"))) == 2
     lapa(
         "data",
@@ -68,10 +67,33 @@ def policy(tmp_path_factory, environ):
         environ=environ,
     )
     lapa("data", "verify", "--path", folder / "labels", environ=environ)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(folder, environ):
+    """A policy finetuned on the two episodes for two steps."""
     sizes = ("--steps", 2, "--head-steps", 1, "--trunk.width", 8, "--trunk.blocks", 1)
     where = ("--data", folder / "labels", "--out", folder / "run", "--init", "None")
     lapa("vla", "finetune", "debug", *where, *sizes, environ=environ)
     return folder / "run" / "checkpoint"
+
+
+def test_a_recording_shows_what_the_gymnasium_environment_shows_for_the_same_actions(folder):
+    """Offline is live: same scene for the same seed, same frames along the same deltas."""
+    source = open_source(folder / "labels")
+    assert len(source) == 2
+    env = TabletopEnv()
+    for index in range(2):
+        episode = source.episode(index, image_px=64)
+        observation, _ = env.reset(seed=SEED + index)
+        assert observation["instruction"] == episode.instruction
+        for frame, action in zip(episode.frames, episode.actions, strict=True):
+            difference = np.abs(frame.astype(int) - observation["image"])
+            assert difference.mean() < MEAN_DIFFERENCE
+            observation, *_, info = env.step(action)
+            assert info["refused"] == 0
+    env.close()
 
 
 def test_the_demo_closes_the_loop_and_writes_its_figures(policy, environ, tmp_path):
