@@ -4,9 +4,9 @@
 Arguments and nodes: config/graph.yaml, graph `evaluate`; `ros2 launch lapa_bringup evaluate.launch.py --show-args`.
 """
 
-from launch import LaunchDescription
-
 from lapa_ros.launching import graph_actions
+
+from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -4,9 +4,9 @@
 Arguments and nodes: config/graph.yaml, graph `policy`; `ros2 launch lapa_bringup policy.launch.py --show-args`.
 """
 
-from launch import LaunchDescription
-
 from lapa_ros.launching import graph_actions
+
+from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
