@@ -28,7 +28,7 @@ LAQ_TRAIN: dict[str, LaqTrainConfig] = {
     "debug": LaqTrainConfig(
         data=_VIDEOS,
         out=Path("outputs/laq_debug"),
-        model=ConvLaqConfig(width=8, codes=8),
+        model=ConvLaqConfig(width=8, keypoints=4, codes=8),
         steps=20,
         batch_size=16,
         max_episodes=8,

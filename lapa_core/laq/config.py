@@ -11,22 +11,23 @@ from lapa_core.errors import ContractError
 
 @dataclass(frozen=True, kw_only=True)
 class ConvLaqConfig:
-    """The design chosen for the simulator: a small continuous latent, clustered after training."""
+    """The design chosen for the simulator: differences of keypoints, a small continuous latent, clustered after training."""
 
     image_px: int = 32
-    """Side of the frames [px]; a multiple of 8."""
+    """Side of the frames [px]; a multiple of 4."""
     width: int = 24
-    """Channels of the first layer; deeper ones have two and four times as many."""
+    """Channels of the convolutions, the decoder's deepest have twice as many; a multiple of 4."""
+    keypoints: int = 16
+    """Keypoints that are read off each frame; a multiple of 4."""
     latent_dim: int = 3
     """Numbers in the continuous latent: few, so that only the motion fits through."""
-    latent_noise: float = 0.3
-    """Noise added to the whitened latent in training [its standard deviations]: close latents must mean the same."""
     codes: int = 64
     """Clusters of the latent (k-means), which are the codes."""
 
     def __post_init__(self) -> None:
-        if self.image_px % 8:
-            raise ContractError(f"image_px is {self.image_px}; it must be a multiple of 8")
+        for name in ("image_px", "width", "keypoints"):
+            if (value := getattr(self, name)) % 4:
+                raise ContractError(f"{name} is {value}; it must be a multiple of 4")
         if self.codes < 2:
             raise ContractError(f"codes is {self.codes}; at least 2 are needed")
 
@@ -71,7 +72,7 @@ class LaqTrainConfig:
     """Which design, and its sizes."""
     gap_s: float = 0.4
     """Time between the two frames of a pair [s]."""
-    steps: int = 2000
+    steps: int = 1200
     """Optimizer steps."""
     batch_size: int = 128
     """Pairs per step."""
@@ -79,10 +80,10 @@ class LaqTrainConfig:
     """Peak learning rate (AdamW, cosine to zero)."""
     weight_decay: float = 1e-4
     """AdamW weight decay."""
-    shift_px: int = 4
+    shift_px: int = 0
     """Shift the pair that is encoded and the one that is decoded, each on its own, by up to this many pixels.
 
-    A latent then cannot say *where* the arm ends, only how it moved. 0 is off (the paper)."""
+    A latent then cannot say *where* the arm ends, only how it moved. 0 is off, as in the paper."""
     max_episodes: int = 0
     """Use only the first episodes; 0 uses all."""
     seed: int = 0
