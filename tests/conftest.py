@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tiers run here. Imports nothing heavy: the pure tests must start at once."""
 
+import os
 from importlib.util import find_spec
 
 import pytest
+
+# Before torch is imported: in models as small as the tests', threads mostly wait for each other, and on a busy
+# machine for most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
