@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import lapa_core
 from lapa_core.errors import CheckpointError
-from lapa_core.paths import PACKAGE_DIR
+from lapa_core.paths import PACKAGE_DIR, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +62,7 @@ def save_checkpoint(
             raise CheckpointError(f"the config of {directory} is not JSON-able: {error}") from error
         (fresh / CONFIG_FILE).write_text(text + "\n")
         for path in (fresh / WEIGHTS_FILE, fresh / CONFIG_FILE, fresh):
-            _sync(path)
+            sync(path)
         _swap_in(fresh, directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -166,11 +165,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

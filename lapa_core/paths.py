@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the shared files are: at the root of a clone, or in the share folder of a colcon install."""
+"""Where the shared files are (at the root of a clone, or in a colcon install), and when a written one is safe."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def config_dir() -> Path:
         f"no config/robots beside {PACKAGE_DIR} and no lapa_bringup in AMENT_PREFIX_PATH; "
         "run from a clone, or source the workspace's install/setup.bash"
     )
+
+
+def sync(path: Path) -> None:
+    """Wait until a written file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

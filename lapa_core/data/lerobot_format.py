@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lapa_core.data.video import VideoQuality, sync_file
+from lapa_core.data.video import VideoQuality
 from lapa_core.errors import DataError
+from lapa_core.paths import sync
 
 VERSION = "v3.0"
 INFO_PATH = Path("meta/info.json")
@@ -130,7 +131,7 @@ def replace_file(path: Path, content: bytes) -> None:
 def commit_file(temporary: Path, path: Path) -> None:
     """Rename a finished file to its name and make the rename itself durable."""
     os.replace(temporary, path)
-    sync_file(path.parent)
+    sync(path.parent)
 
 
 def parquet_bytes(tables: Iterable[pa.Table]) -> bytes:

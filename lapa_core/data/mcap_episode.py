@@ -25,8 +25,8 @@ from mcap_ros2.decoder import DecoderFactory
 from numpy.typing import NDArray
 
 from lapa_core.data.ros_images import decode_picture
-from lapa_core.data.video import sync_file
 from lapa_core.errors import DataError
+from lapa_core.paths import sync
 
 METADATA_NAME = "lapa.episode"
 """Name of the metadata record that holds one JSON object under `json`; the last of a file counts."""
@@ -150,7 +150,7 @@ def recover(part: Path) -> Path:
         os.rename(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_file(target.parent)
+    sync(target.parent)
     part.unlink()
     return target
 

@@ -7,7 +7,6 @@ table, the container's own length and the decoded frames must agree. Imports num
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lapa_core.errors import DataError
+from lapa_core.paths import sync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +84,7 @@ def encode_video(
             picture.pts, picture.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    sync_file(path)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a written file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
 
 
 def read_timestamps(path: Path) -> NDArray[np.float64]:

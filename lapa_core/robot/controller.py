@@ -21,6 +21,12 @@ from lapa_core.robot.kinematics import IkSolution, forward_kinematics, solve_ik
 Array = NDArray[np.float64]
 
 
+def minimum_jerk(share: float) -> float:
+    """Return how much of a way is done after `share` of its time: at rest at both ends (Flash and Hogan, 1985)."""
+    s = min(max(share, 0.0), 1.0)
+    return s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+
+
 class Applied(NamedTuple):
     """What came of one delta."""
 
@@ -95,10 +101,8 @@ class ArmController:
 
     def sample(self, now_s: float) -> Array:
         """Return the (6,) joint targets [rad] at time `now_s`: minimum jerk over the contract's interpolation time."""
-        s = np.clip((now_s - self._since_s) / self.contract.interpolation_s, 0.0, 1.0)
-        return self._from_rad + (self._to_rad - self._from_rad) * (
-            s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
-        )
+        share = (now_s - self._since_s) / self.contract.interpolation_s
+        return self._from_rad + (self._to_rad - self._from_rad) * minimum_jerk(share)
 
     def hold(self, measured_rad: Array) -> None:
         """Command the measured joints, (6,) [rad]: the arm stops where it is, and the target is re-anchored there."""

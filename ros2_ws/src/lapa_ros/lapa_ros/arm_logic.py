@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
-from lapa_core.robot.controller import ArmController
+from lapa_core.robot.controller import ArmController, minimum_jerk
 from lapa_ros.arm_backends import Backend, Measurement
 from lapa_ros.arm_gate import Command, CommandGate, Refused
 
@@ -49,10 +49,8 @@ class JointMove:
 
     def sample(self, now_s: float) -> Array:
         """Return the (6,) joints at a time [rad]."""
-        s = np.clip((now_s - self._since_s) / self._duration_s, 0.0, 1.0)
-        return self._start_rad + (self.end_rad - self._start_rad) * (
-            s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
-        )
+        share = minimum_jerk((now_s - self._since_s) / self._duration_s)
+        return self._start_rad + (self.end_rad - self._start_rad) * share
 
     def done(self, now_s: float) -> bool:
         """Return whether the end has been commanded."""

@@ -21,6 +21,7 @@ from typing import Any
 from mcap.writer import CompressionType, Writer
 
 from lapa_core.errors import DataError
+from lapa_core.paths import sync
 
 METADATA_NAME = "lapa.episode"
 """Name of the metadata record: one JSON object under the key `json`. The last of a file counts."""
@@ -99,7 +100,7 @@ class EpisodeFile:
                 os.fsync(self._stream.fileno())
                 self._stream.close()
                 os.rename(self._part, self.path)
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
             except OSError as error:
                 self.failure = str(error)
         if self.failure is not None:
@@ -161,11 +162,3 @@ class EpisodeFile:
         self._writer.add_metadata(
             METADATA_NAME, {"json": json.dumps({**self._metadata, **extra}, sort_keys=True)}
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
