@@ -32,6 +32,6 @@ setup:  ## system packages, .venv from the lock, the ROS workspace
 lock:  ## resolve setup/requirements/*.in into lock.txt (needs uv)
 	@$(PYTHON) -m setup.lock
 
-clean:  ## remove everything that the set-up and the runs have made, .venv included
-	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log build outputs *.egg-info
+clean:  ## remove what the set-up made, .venv included; outputs/ stays
+	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log build *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,13 +37,14 @@ class Stage(NamedTuple):
 
 def stages(pytest_arguments: list[str]) -> list[Stage]:
     """Return what the run does, in order; pytest comes last, so that its closing line closes the run."""
-    workspace, colcon = ROOT / "ros2_ws", f"{sys.prefix}/bin/colcon"
-    test = [colcon, "--log-level", "error", "test", "--executor", "sequential"]
+    # As a module: beside a sourced ROS 2 it may be the system's, with no program in .venv.
+    workspace, colcon = ROOT / "ros2_ws", [sys.executable, "-m", "colcon"]
+    test = [*colcon, "--log-level", "error", "test", "--executor", "sequential"]
     test += ["--event-handlers", "console_direct+"]
     return [
         Stage("colcon test", test, workspace),
         # `colcon test` succeeds when tests fail; this does not.
-        Stage("colcon test-result", [colcon, "test-result", "--verbose"], workspace),
+        Stage("colcon test-result", [*colcon, "test-result", "--verbose"], workspace),
         Stage("pytest", [sys.executable, "-m", "pytest", *pytest_arguments], ROOT),
     ]
 

@@ -41,7 +41,7 @@ def ensure(root: Path, build_key: str, environ: Mapping[str, str]) -> None:
         stamp.write(begun, build_key)
     python = f"{environ['VIRTUAL_ENV']}/bin/python"
     # Not its warnings: it misses a `local_setup.*` in .venv, which wheels do not have and nothing needs.
-    colcon = [f"{environ['VIRTUAL_ENV']}/bin/colcon", "--log-level", "error"]
+    colcon = [python, "-m", "colcon", "--log-level", "error"]
     # Packages without C++ code do not read the Python that is named: no warning about that either.
     options = ["-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={python}", "--no-warn-unused-cli"]
     command = [*colcon, "build", "--symlink-install", "--cmake-args", *options]
