@@ -27,8 +27,8 @@ from lapa_core.vla.finetune import train as finetune
 from lapa_core.vla.pretrain import train as pretrain
 from lapa_core.vla.table import fit as fit_table
 
-DESIGNS = ("conv", "paper")
-"""Latent action models: the chosen design, and the paper's layout."""
+DESIGNS = {"lapa": "conv", "lapa_paper": "paper"}
+"""Arm -> latent action model: the chosen design, and the paper's layout."""
 DATA_SEED = {"default": 1, "shifted": 1001, "labels": 2}
 """Collection seeds; rollouts use other ones, so their scenes are unseen."""
 
@@ -50,57 +50,44 @@ class Cell:
 
 
 def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
-    """Yield every cell, the most informative first: seed 0 of all parts, then the other seeds."""
+    """Yield every cell, the most informative first: the main comparison, then (d), then the paper's layout."""
     yield Cell("data/default", run_data)
     yield Cell("data/labels", run_data)
-    yield Cell("data/shifted", run_data)
-    for seed in range(config.seeds):
-        yield from _pretraining("default", seed)
-        yield from _policies(config, "default", seed)
-    for seed in range(config.seeds):
-        yield from _pretraining("shifted", seed)
-        yield from _policies(config, "shifted", seed)
-
-
-def _pretraining(domain: str, seed: int) -> Iterator[Cell]:
-    for design in DESIGNS if domain == "default" else DESIGNS[:1]:
-        laq = f"laq/{domain}/{design}/s{seed}"
-        yield Cell(laq, run_laq, (f"data/{domain}",), seed=seed)
-        arm = "lapa" if design == "conv" else "lapa_paper"
-        yield Cell(
-            f"pretrain/{domain}/{arm}/s{seed}", run_pretrain, (laq, f"data/{domain}"), seed=seed
-        )
-    yield Cell(f"pretrain/{domain}/actionvla/s{seed}", run_actions, (f"data/{domain}",), seed=seed)
-
-
-def _policies(config: ExperimentConfig, domain: str, seed: int) -> Iterator[Cell]:
-    arms = (
-        ("lapa", "lapa_paper", "scratch", "actionvla")
-        if domain == "default"
-        else ("lapa", "actionvla")
-    )
-    for arm in arms:
-        needs = (
-            ("data/labels",)
-            if arm == "scratch"
-            else ("data/labels", f"pretrain/{domain}/{arm}/s{seed}")
-        )
+    seeds = range(config.seeds)
+    for seed in seeds:
+        yield from _videos_to_policy(config, "default", "lapa", seed)
+    for seed in seeds:
         for count in config.label_counts:
-            yield Cell(
-                f"finetune/{domain}/{arm}/{count}/s{seed}",
-                run_finetune,
-                needs,
-                labels=count,
-                seed=seed,
-            )
-            if arm in ("lapa", "lapa_paper"):
-                yield Cell(
-                    f"table/{domain}/{arm}/{count}/s{seed}",
-                    run_table,
-                    needs,
-                    labels=count,
-                    seed=seed,
-                )
+            yield _finetune("default", "scratch", count, seed)
+        yield Cell(f"pretrain/default/actionvla/s{seed}", run_actions, ("data/default",), seed=seed)
+        for count in config.label_counts:
+            yield _finetune("default", "actionvla", count, seed)
+    yield Cell("data/shifted", run_data)
+    for seed in seeds:
+        yield from _videos_to_policy(config, "shifted", "lapa", seed)
+    for seed in seeds:
+        yield from _videos_to_policy(config, "default", "lapa_paper", seed)
+    for seed in seeds:
+        yield Cell(f"pretrain/shifted/actionvla/s{seed}", run_actions, ("data/shifted",), seed=seed)
+        for count in config.label_counts:
+            yield _finetune("shifted", "actionvla", count, seed)
+
+
+def _videos_to_policy(config: ExperimentConfig, domain: str, arm: str, seed: int) -> Iterator[Cell]:
+    """Yield the whole path of LAPA on one domain's videos: codes, pretraining, both decoders."""
+    laq, pretrained = f"laq/{domain}/{DESIGNS[arm]}/s{seed}", f"pretrain/{domain}/{arm}/s{seed}"
+    yield Cell(laq, run_laq, (f"data/{domain}",), seed=seed)
+    yield Cell(pretrained, run_pretrain, (laq, f"data/{domain}"), seed=seed)
+    for count in config.label_counts:
+        yield _finetune(domain, arm, count, seed)
+        needs = ("data/labels", pretrained)
+        yield Cell(f"table/{domain}/{arm}/{count}/s{seed}", run_table, needs, count, seed)
+
+
+def _finetune(domain: str, arm: str, count: int, seed: int) -> Cell:
+    needs = () if arm == "scratch" else (f"pretrain/{domain}/{arm}/s{seed}",)
+    name = f"finetune/{domain}/{arm}/{count}/s{seed}"
+    return Cell(name, run_finetune, ("data/labels", *needs), count, seed)
 
 
 def run_data(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
@@ -150,9 +137,8 @@ def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
 def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Pretrain the trunk on the codes of the videos."""
     _, domain, arm, _ = cell.name.split("/")
-    design = "conv" if arm == "lapa" else "paper"
     recipe = VLA_PRETRAIN[config.size]
-    labels = _at(config, f"laq/{domain}/{design}/s{cell.seed}") / "labels.npz"
+    labels = _at(config, f"laq/{domain}/{DESIGNS[arm]}/s{cell.seed}") / "labels.npz"
     recipe = replace(
         recipe, data=Path(domain), labels=labels, out=_at(config, cell.name), seed=cell.seed, max_episodes=0,
         progress=False,
