@@ -112,4 +112,4 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         batch_size=16,
     ),
 }
-"""`lapa vla finetune <name>`; `*_scratch` is the same trunk without pretraining, `*_ceiling` the one for many labels."""
+"""`lapa vla finetune <name>`; `*_scratch` starts from nothing, `*_ceiling` is for thousands of labels."""

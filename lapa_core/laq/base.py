@@ -87,7 +87,7 @@ class LatentActionModel(nn.Module, ABC):
             for i in chunks
         ]
         self.train(was_training)
-        codes, vectors = zip(*parts)
+        codes, vectors = zip(*parts, strict=True)
         return LatentActions(
             torch.cat(codes).cpu().numpy(), torch.cat(vectors).float().cpu().numpy()
         )
@@ -103,10 +103,8 @@ class LatentActionModel(nn.Module, ABC):
         """
         self._check(frames_t_BSSC)
         codes_BK = np.asarray(codes_BK)
-        if (
-            codes_BK.shape != (len(frames_t_BSSC), self.tokens)
-            or not ((0 <= codes_BK) & (codes_BK < self.codes)).all()
-        ):
+        exists = (codes_BK >= 0) & (codes_BK < self.codes)
+        if codes_BK.shape != (len(frames_t_BSSC), self.tokens) or not exists.all():
             raise DataError(
                 f"codes have shape {codes_BK.shape}; allowed is ({len(frames_t_BSSC)}, {self.tokens}), "
                 f"each from 0 to {self.codes - 1}"

@@ -11,7 +11,7 @@ from lapa_core.errors import ContractError
 
 @dataclass(frozen=True, kw_only=True)
 class ConvLaqConfig:
-    """The design chosen for the simulator: differences of keypoints, a small continuous latent, clustered after training."""
+    """The design chosen for the simulator: keypoint differences, a small continuous latent, clustered afterwards."""
 
     image_px: int = 32
     """Side of the frames [px]; a multiple of 4."""

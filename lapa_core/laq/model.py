@@ -70,7 +70,11 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, causal=False
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Attend from x (B, L, E) to itself or to the context (B, M, E)."""
         x = self.norm(x)

@@ -25,7 +25,8 @@ __all__ = ["LaqProbeConfig", "ProbeReport", "main", "probe", "probe_model"]
 
 PIXEL_SIDE = 16
 """Side to which frames are averaged for the pixel references [px]."""
-RIDGES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+RIDGES = tuple(10.0**power for power in range(8))
+"""Penalties that are tried on a fifth of the fitting pairs; the largest amount to predicting the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,13 @@ def _ridge_r2(
     return _ridge_score(x_PF, y_P2, fit, ~fit, RIDGES[int(np.argmax(scores))])
 
 
-def _ridge_score(x_PF, y_P2, fit, score, ridge: float) -> float:
+def _ridge_score(
+    x_PF: NDArray[np.float64],
+    y_P2: NDArray[np.float64],
+    fit: NDArray[np.bool_],
+    score: NDArray[np.bool_],
+    ridge: float,
+) -> float:
     x_mean, y_mean = x_PF[fit].mean(axis=0), y_P2[fit].mean(axis=0)
     x = x_PF[fit] - x_mean
     weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y_P2[fit] - y_mean))

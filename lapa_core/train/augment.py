@@ -19,9 +19,7 @@ def to_float(frames_BHWC: Tensor) -> Tensor:
     )
 
 
-def load_images(
-    frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str
-) -> Tensor:
+def load_images(frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str) -> Tensor:
     """Read some frames (they may lie in a memory map) and return them as `to_float` does, on a device."""
     return to_float(torch.from_numpy(frames_NHWC[rows_B]).to(device))
 
@@ -36,7 +34,10 @@ def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:
     batch, _, height, width = images_BCHW.shape
     padded = F.pad(images_BCHW, (max_shift_px,) * 4, mode="replicate")
     offset_B2 = torch.randint(0, 2 * max_shift_px + 1, (batch, 2)).tolist()
-    views = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offset_B2)]
+    views = [
+        image[:, y : y + height, x : x + width]
+        for image, (y, x) in zip(padded, offset_B2, strict=True)
+    ]
     return torch.stack(views).contiguous(memory_format=torch.channels_last)
 
 

@@ -28,7 +28,10 @@ class VlaEngine:
         self._model = loaded.model.to(device, memory_format=torch.channels_last)
         self._table_QA = None if loaded.table_QA is None else loaded.table_QA.to(device)
         self._bins = ActionBins.from_dict(loaded.config["bins"])
-        self._caps = ((slice(0, 3), loaded.config["max_translation_m"]), (slice(3, 6), loaded.config["max_rotation_rad"]))
+        self._caps = (
+            (slice(0, 3), loaded.config["max_translation_m"]),
+            (slice(3, 6), loaded.config["max_rotation_rad"]),
+        )
         self._image_px = loaded.trunk.image_px
         self._device = device
         self._words = lru_cache(maxsize=64)(

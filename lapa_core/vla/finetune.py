@@ -104,7 +104,7 @@ def make_optimizer(model: VlaModel, config: FinetuneConfig) -> torch.optim.AdamW
 def split_episodes(
     store: FrameStore, held_out_share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (rows to train on, rows to judge on); whole episodes are held out, at least one when the share is positive."""
+    """Return (rows to train on, rows to judge on); whole episodes are held out, at least one of a positive share."""
     count = max(1, round(held_out_share * store.num_episodes)) if held_out_share else 0
     if count >= store.num_episodes:
         raise DataError(
@@ -145,7 +145,9 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
             features = model.trunk(image, samples.words_NL[rows].to(config.device))
         logits = model.action_head(F.dropout(features, config.dropout))
         bins_BA = samples.bins_NA[rows].to(config.device)
-        loss = action_loss(logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight)
+        loss = action_loss(
+            logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight
+        )
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(50, config.steps // 10))
         )
@@ -180,7 +182,9 @@ def held_out_loss(
         image = load_images(samples.frames_NSSC, chunk, config.device)
         logits = model.action_head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
         bins_BA = samples.bins_NA[chunk].to(config.device)
-        loss = action_loss(logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight)
+        loss = action_loss(
+            logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight
+        )
         losses.append(loss.item() * len(chunk))
     model.train()
     return sum(losses) / len(rows)

@@ -52,7 +52,7 @@ class ActionHead(nn.Module):
 
 
 class VlaModel(nn.Module):
-    """A trunk with the heads of its stage: the latent head after pretraining, both or the action head after finetuning."""
+    """A trunk with the head of its stage: the latent head after pretraining, the action head after finetuning."""
 
     def __init__(
         self,
@@ -95,7 +95,9 @@ def soft_targets(bins_BA: Tensor, mask_AQ: Tensor, width_bins: float) -> Tensor:
     return weight_BAQ / weight_BAQ.sum(dim=-1, keepdim=True)
 
 
-def action_loss(logits_BAQ: Tensor, bins_BA: Tensor, head: ActionHead, width_bins: float, mean_weight: float) -> Tensor:
+def action_loss(
+    logits_BAQ: Tensor, bins_BA: Tensor, head: ActionHead, width_bins: float, mean_weight: float
+) -> Tensor:
     """Return the training loss of the action head, over the dimensions that have more than one bin.
 
     It is the cross-entropy with soft targets, plus `mean_weight` times the error of the predicted distribution's
@@ -107,6 +109,10 @@ def action_loss(logits_BAQ: Tensor, bins_BA: Tensor, head: ActionHead, width_bin
     loss_BA = -(soft_targets(bins_BA, head.mask_AQ, width_bins) * log_probability).sum(dim=-1)
     if mean_weight:
         mean_BA = (log_probability.exp() * head.mask_AQ * head.centres_AQ).sum(dim=-1)
-        label_BA = head.centres_AQ.expand(len(bins_BA), -1, -1).gather(2, bins_BA.unsqueeze(-1)).squeeze(-1)
+        label_BA = (
+            head.centres_AQ.expand(len(bins_BA), -1, -1)
+            .gather(2, bins_BA.unsqueeze(-1))
+            .squeeze(-1)
+        )
         loss_BA = loss_BA + mean_weight * F.smooth_l1_loss(mean_BA, label_BA, reduction="none")
     return loss_BA[:, live_A].mean()

@@ -96,7 +96,9 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     for step in run.steps(run.restore(model, optimizer), config.steps):
         seed_step(config.seed, step)
         batch = batch_indices(len(first_P), config.batch_size, config.seed, step)
-        image = random_shift(load_images(store.frames, first_P[batch], config.device), config.shift_px)
+        image = random_shift(
+            load_images(store.frames, first_P[batch], config.device), config.shift_px
+        )
         image = random_light(image, config.light)
         words = forget_words(words_EL[episode_P[batch]], config.unknown_word_share).to(
             config.device

@@ -49,12 +49,16 @@ def test_every_assignment_is_counted():
 def test_unused_codes_move_to_used_ones():
     quantiser = Nsvq(codes=4, dim=2)
     with torch.no_grad():
-        quantiser.codebook_ND.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [-50.0, 50.0]]))
+        quantiser.codebook_ND.copy_(
+            torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [-50.0, 50.0]])
+        )
     torch.manual_seed(0)
     quantiser(torch.rand(64, 1, 2))
     assert quantiser.replace_unused(min_share=0.1) == 2
     quantiser.usage_N.zero_()
-    assert quantiser.replace_unused(min_share=0.1) == 0, "nothing was counted since, so nothing may move"
+    assert quantiser.replace_unused(min_share=0.1) == 0, (
+        "nothing was counted since, so nothing may move"
+    )
 
 
 def test_a_collapse_is_noticed(caplog):
@@ -77,7 +81,9 @@ def test_perplexity_of_equal_use_is_the_number_of_codes():
 
 def test_kmeans_finds_separate_clusters_and_survives_few_points():
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    points = centres.repeat(50, 1) + 0.1 * torch.randn(150, 2, generator=torch.Generator().manual_seed(0))
+    points = centres.repeat(50, 1) + 0.1 * torch.randn(
+        150, 2, generator=torch.Generator().manual_seed(0)
+    )
     found = kmeans(points, 3, seed=0)
     assert torch.cdist(centres, found).min(dim=1).values.max() < 0.2
     assert len(kmeans(torch.ones(20, 2), 8, seed=0)) == 1

@@ -61,9 +61,10 @@ def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model):
         if step == 1:
             raise Interrupted
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(run_module.TrainingRun, "save", save_then_die)
-        train(config(tmp_path / "resumed", model), store)
+        with pytest.raises(Interrupted):
+            train(config(tmp_path / "resumed", model), store)
     resumed = train(config(tmp_path / "resumed", model), store)
 
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")

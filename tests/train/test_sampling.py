@@ -13,7 +13,10 @@ from lapa_core.train.schedule import cosine_factor
 
 
 def test_an_epoch_sees_every_sample_once_and_the_next_one_in_another_order():
-    epochs = [np.concatenate([batch_indices(10, 5, 0, step) for step in steps]) for steps in ((0, 1), (2, 3))]
+    epochs = [
+        np.concatenate([batch_indices(10, 5, 0, step) for step in steps])
+        for steps in ((0, 1), (2, 3))
+    ]
     assert all(sorted(order) == list(range(10)) for order in epochs)
     assert not np.array_equal(*epochs)
     assert np.array_equal(batch_indices(10, 5, 0, 3), batch_indices(10, 5, 0, 3))
@@ -36,7 +39,7 @@ def test_the_schedule_warms_up_and_ends_near_zero():
     factors = [cosine_factor(step, 100, warmup_steps=10) for step in range(100)]
     assert factors[0] == pytest.approx(1 / 11)
     assert factors[10] == 1.0
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert factors[10:] == sorted(factors[10:], reverse=True)
     assert 0 < factors[-1] < 0.001
 
 
@@ -47,8 +50,8 @@ def test_a_shift_moves_the_picture_and_nothing_else():
     assert shifted.shape == images.shape
     inner = [image[:, 4:-4, 4:-4] for image in shifted]
     for image, middle in zip(images, inner, strict=True):
-        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(image[:, 2 + y : 10 + y, 2 + x : 10 + x], middle)]
-        assert len(places) == 1
+        windows = [image[:, y : y + 8, x : x + 8] for y in range(2, 7) for x in range(2, 7)]
+        assert sum(torch.equal(window, middle) for window in windows) == 1
     assert random_shift(images, 0) is images
 
 

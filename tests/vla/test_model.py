@@ -88,6 +88,8 @@ def test_a_near_miss_costs_less_than_a_far_one(bins):
         logits = torch.full((1, *head.mask_AQ.shape), -10.0)
         logits[:, :2, bin_index] = 10.0
         logits[:, 2:, 0] = 10.0
-        return action_loss(logits.masked_fill(~head.mask_AQ, -torch.inf), labels, head, 0.0, 1.0).item()
+        return action_loss(
+            logits.masked_fill(~head.mask_AQ, -torch.inf), labels, head, 0.0, 1.0
+        ).item()
 
     assert loss_when_sure_of(0) < loss_when_sure_of(1) < loss_when_sure_of(9)

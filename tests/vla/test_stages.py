@@ -35,7 +35,9 @@ def labels(tmp_path, store):
     pairs = store.valid_pairs(0.4)
     codes = store.episode_ids[pairs[:, :1]] % 4
     path = tmp_path / "labels.npz"
-    LatentLabels(pairs_P2=pairs, codes_PK=codes, codes=4, gap_s=0.4, checkpoint_hash="0" * 64).save(path)
+    LatentLabels(pairs_P2=pairs, codes_PK=codes, codes=4, gap_s=0.4, checkpoint_hash="0" * 64).save(
+        path
+    )
     return path
 
 
@@ -117,18 +119,26 @@ def test_head_steps_leave_the_trunk_and_the_stem_stays_frozen(tmp_path, store, l
 
 
 def test_pretraining_learns_the_toy(tmp_path, store, labels):
-    trained = pretrain.train(pretrain_config(tmp_path, labels, steps=150, batch_size=32, save_every=0, learning_rate=0.01), store)
+    config = pretrain_config(
+        tmp_path, labels, steps=150, batch_size=32, save_every=0, learning_rate=0.01
+    )
+    trained = pretrain.train(config, store)
     assert trained.history[-1][1]["accuracy"] > 0.9, "the words alone give the code away"
 
 
 @pytest.mark.parametrize("decoder", ["head", "table"])
 def test_policies_load_and_act(tmp_path, store, labels, decoder):
-    init = pretrain.train(pretrain_config(tmp_path / "init", labels, steps=150, save_every=0, learning_rate=0.01), store).checkpoint
+    first = pretrain_config(tmp_path / "init", labels, steps=150, save_every=0, learning_rate=0.01)
+    init = pretrain.train(first, store).checkpoint
     if decoder == "head":
-        config = finetune_config(tmp_path / "p", init, steps=150, head_steps=150, save_every=0, learning_rate=0.02)
+        config = finetune_config(
+            tmp_path / "p", init, steps=150, head_steps=150, save_every=0, learning_rate=0.02
+        )
         path = finetune.train(config, store).checkpoint
     else:
-        path = table.fit(TableConfig(data=Path("toy"), init=init, out=tmp_path / "p", max_bins=8), store)
+        path = table.fit(
+            TableConfig(data=Path("toy"), init=init, out=tmp_path / "p", max_bins=8), store
+        )
     policy = Policy.load(path)
     assert policy.control_rate_hz == 5.0
     step = policy.act(store.frames[3], "move the dot right")
