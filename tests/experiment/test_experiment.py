@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiment's cells: needs come first, finished ones are skipped, tables say what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lapa_core.experiment.cells import all_cells
+from lapa_core.experiment.config import ExperimentConfig
+from lapa_core.experiment.run import cell_key, pending_cells, run_all
+from lapa_core.experiment.summary import mean_error, summarise
+
+
+def test_every_need_is_a_cell_and_names_are_unique():
+    cells = list(all_cells(ExperimentConfig()))
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names)
+    assert {need for cell in cells for need in cell.needs} <= set(names)
+
+
+def test_scratch_never_sees_a_video():
+    cells = {cell.name: cell for cell in all_cells(ExperimentConfig())}
+    assert cells["finetune/default/scratch/50/s0"].needs == ("data/labels",)
+
+
+def test_only_runs_what_is_asked_and_what_it_needs(tmp_path):
+    config = ExperimentConfig(out=tmp_path, only="finetune/default/lapa/50/s0")
+    names = [cell.name for cell in pending_cells(config)]
+    assert names == [
+        "data/default",
+        "data/labels",
+        "laq/default/conv/s0",
+        "pretrain/default/lapa/s0",
+        "finetune/default/lapa/50/s0",
+    ]
+
+
+def test_finished_cells_are_skipped_but_not_under_other_labels(tmp_path):
+    config = ExperimentConfig(out=tmp_path, only="finetune/default/scratch/50/s0")
+    rows = [{"cell": cell.name, "key": cell_key(config, cell)} for cell in pending_cells(config)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert pending_cells(config) == []
+    other = ExperimentConfig(out=tmp_path, only=config.only, labels=Path("recorded"))
+    assert [cell.name for cell in pending_cells(other)] == ["data/labels", config.only]
+
+
+def test_mean_and_standard_error_over_seeds():
+    assert mean_error([1.0, 2.0, 3.0]) == (2.0, pytest.approx(1 / 3**0.5))
+    assert mean_error([4.0]) == (4.0, 0.0)
+
+
+def test_tables_hold_the_figures():
+    score = {"rate": 0.5, "episodes": 2, "successes": 1, "standard_error": 0.35}
+    figures = {"overall": score, "families": {"point": score}}
+    rows = [
+        {
+            "cell": f"finetune/default/lapa/50/s{seed}",
+            "key": {"labels": "x"},
+            "labels": 50,
+            "figures": figures,
+        }
+        for seed in range(3)
+    ]
+    text = summarise(rows)
+    assert "| x | default | lapa | head | 50.0 +- 0.0 (3) |" in text
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_runs_at_debug_size(tmp_path):
+    pytest.importorskip("mujoco")
+    config = ExperimentConfig(
+        out=tmp_path,
+        seeds=1,
+        label_counts=(4,),
+        videos=12,
+        probe_episodes=6,
+        rollouts=3,
+        size="debug",
+        workers=1,
+    )
+    assert run_all(config) == []
+    assert pending_cells(config) == []
+    text = (tmp_path / "results.jsonl").read_text()
+    assert all(cell.name in text for cell in all_cells(config))
