@@ -70,9 +70,9 @@ class LaqTrainConfig:
     """Run directory; the finished model is in its `checkpoint/`."""
     model: ConvLaqConfig | PatchLaqConfig = field(default_factory=ConvLaqConfig)
     """Which design, and its sizes."""
-    gap_s: float = 0.4
+    gap_s: float = 0.2
     """Time between the two frames of a pair [s]."""
-    steps: int = 1200
+    steps: int = 900
     """Optimizer steps."""
     batch_size: int = 128
     """Pairs per step."""

@@ -24,6 +24,7 @@ PATCH = PatchLaqConfig(dim=16, heads=2, depth=1, code_dim=8)
 
 def config(out: Path, model=CONV, **changes) -> LaqTrainConfig:
     base = LaqTrainConfig(
+        gap_s=0.4,
         data=Path("toy"),
         out=out,
         model=model,
