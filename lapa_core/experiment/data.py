@@ -47,17 +47,17 @@ def make_video_set(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     store = FrameStore.from_episodes(recorded)
-    joints_N6 = np.concatenate([episode.states[:, :6] for episode in recorded])
-    position_N2 = np.stack(
-        [forward_kinematics(arm, q)[:2, 3] for q in joints_N6.astype(np.float64)]
-    )
+    states = [episode.states for episode in recorded if episode.states is not None]
+    joints_N6 = np.concatenate(states)[:, :6].astype(np.float64)
+    position_N2 = np.stack([forward_kinematics(arm, q)[:2, 3] for q in joints_N6])
     np.save(fresh / "frames.npy", store.frames)
-    arrays = {
-        "episode_offsets": store.episode_offsets,
-        "timestamps_s": store.timestamps_s,
-        "actions": store.actions,
-    }
-    np.savez(fresh / "rest.npz", position_N2=position_N2, **arrays)
+    np.savez(
+        fresh / "rest.npz",
+        position_N2=position_N2,
+        episode_offsets=store.episode_offsets,
+        timestamps_s=store.timestamps_s,
+        actions=np.asarray(store.actions),
+    )
     (fresh / "episodes.json").write_text(
         json.dumps({"instructions": store.instructions, "fps": store.fps})
     )

@@ -80,8 +80,8 @@ class ConvLaq(LatentActionModel):
         self.narrow = nn.Conv2d(2 * w, w, 1)
         self.up = FilmConv(w, w, _CONDITION_DIM)
         self.residual = nn.Conv2d(w, 12, 3, padding=1)
-        nn.init.zeros_(self.residual.weight)
-        nn.init.zeros_(self.residual.bias)
+        for parameter in self.residual.parameters():
+            nn.init.zeros_(parameter)
         self.register_buffer("codebook_ND", torch.zeros(config.codes, dim))
 
     def latent(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:

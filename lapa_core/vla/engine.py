@@ -25,7 +25,7 @@ class VlaEngine:
 
     def __init__(self, loaded: LoadedVla, device: str = "cpu"):
         """Wrap a loaded policy and run it once, so that the first frame is as fast as the others."""
-        self._model = loaded.model.to(device, memory_format=torch.channels_last)
+        self._model = loaded.model.to(device)
         self._table_QA = None if loaded.table_QA is None else loaded.table_QA.to(device)
         self._bins = ActionBins.from_dict(loaded.config["bins"])
         self._caps = (
@@ -57,21 +57,18 @@ class VlaEngine:
             )
         image = to_float(torch.from_numpy(frame_SS3)[None].to(self._device))
         features_BF = self._model.trunk(image, self._words(instruction))
-        logits_BKN = (
-            None if self._model.latent_head is None else self._model.latent_head(features_BF)
-        )
-        latent = None if logits_BKN is None else tuple(logits_BKN[0].argmax(dim=-1).tolist())
+        latent = None
+        if self._model.latent_head is not None:
+            latent = tuple(self._model.latent_head(features_BF)[0].argmax(dim=-1).tolist())
         if self._table_QA is not None:
-            bins_7 = self._look_up(logits_BKN)
+            bins_7 = self._look_up(self._model.need_latent_head()(features_BF), self._table_QA)
         else:
-            bins_7 = self._model.action_head(features_BF)[0].argmax(dim=-1).cpu().numpy()
+            bins_7 = self._model.need_action_head()(features_BF)[0].argmax(dim=-1).cpu().numpy()
         return self._inside_caps(bins_7), latent
 
-    def _look_up(self, logits_BKN: Tensor) -> NDArray[np.int64]:
+    def _look_up(self, logits_BKN: Tensor, table_QA: Tensor) -> NDArray[np.int64]:
         probability_Q = logits_BKN[0].softmax(dim=-1).flatten()
-        return self._bins.encode(
-            (probability_Q @ self._table_QA[:-1] + self._table_QA[-1]).cpu().numpy()
-        )
+        return self._bins.encode((probability_Q @ table_QA[:-1] + table_QA[-1]).cpu().numpy())
 
     def _inside_caps(self, bins_7: NDArray[np.int64]) -> NDArray[np.int64]:
         """Shorten a translation or rotation that the arm would refuse, keeping its direction as the bins allow.

@@ -61,14 +61,24 @@ class Samples(NamedTuple):
     """Bin of every action dimension."""
 
 
+def true_actions(store: FrameStore) -> NDArray[np.float32]:
+    """Return the actions (N, 7).
+
+    Raises:
+        DataError: the data set has none.
+    """
+    if store.actions is None:
+        raise DataError("the data set has no actions; finetuning needs episodes recorded with them")
+    return store.actions
+
+
 def labelled_subset(store: FrameStore, episodes: int, seed: int) -> FrameStore:
     """Draw labelled episodes; with one seed, a smaller draw is part of a larger one.
 
     Raises:
         DataError: the data set has no actions or too few episodes.
     """
-    if store.actions is None:
-        raise DataError("the data set has no actions; finetuning needs episodes recorded with them")
+    true_actions(store)
     if episodes > store.num_episodes:
         raise DataError(
             f"{episodes} labelled episodes are asked for; the data set has {store.num_episodes}"
@@ -95,7 +105,7 @@ def make_optimizer(model: VlaModel, config: FinetuneConfig) -> torch.optim.AdamW
         model.trunk.stem.requires_grad_(False)
     trunk = [p for p in model.trunk.parameters() if p.requires_grad]
     groups = [
-        {"params": list(model.action_head.parameters()), "base_lr": config.learning_rate},
+        {"params": list(model.need_action_head().parameters()), "base_lr": config.learning_rate},
         {"params": trunk, "base_lr": config.learning_rate * config.trunk_factor},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -119,9 +129,10 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     image_px = (config.trunk if config.init is None else load_vla(config.init).trunk).image_px
     store = store or FrameStore.load(config.data, image_px, progress=config.progress)
     store = labelled_subset(store, config.episodes, config.subset_seed)
-    bins = ActionBins.fit(store.actions, config.max_bins)
+    bins = ActionBins.fit(true_actions(store), config.max_bins)
     model, trunk, vocabulary = start_from(config, store, bins)
-    model = model.to(config.device, memory_format=torch.channels_last).train()
+    model = model.to(config.device).train()
+    head = model.need_action_head()
     samples = _samples(store, vocabulary, trunk.max_words, bins)
     train_rows, judge_rows = split_episodes(store, config.held_out_share)
     optimizer = make_optimizer(model, config)
@@ -143,11 +154,9 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
 
         with torch.set_grad_enabled(step >= config.head_steps):
             features = model.trunk(image, samples.words_NL[rows].to(config.device))
-        logits = model.action_head(F.dropout(features, config.dropout))
+        logits = head(F.dropout(features, config.dropout))
         bins_BA = samples.bins_NA[rows].to(config.device)
-        loss = action_loss(
-            logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight
-        )
+        loss = action_loss(logits, bins_BA, head, config.smoothing_bins, config.mean_weight)
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(50, config.steps // 10))
         )
@@ -177,14 +186,13 @@ def held_out_loss(
 ) -> float:
     """Return the mean loss over the held-out rows, without augmentation."""
     model.eval()
+    head = model.need_action_head()
     losses = []
     for chunk in np.array_split(rows, -(-len(rows) // 256)):
         image = load_images(samples.frames_NSSC, chunk, config.device)
-        logits = model.action_head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
+        logits = head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
         bins_BA = samples.bins_NA[chunk].to(config.device)
-        loss = action_loss(
-            logits, bins_BA, model.action_head, config.smoothing_bins, config.mean_weight
-        )
+        loss = action_loss(logits, bins_BA, head, config.smoothing_bins, config.mean_weight)
         losses.append(loss.item() * len(chunk))
     model.train()
     return sum(losses) / len(rows)
@@ -197,7 +205,7 @@ def _samples(
     return Samples(
         frames_NSSC=store.frames,
         words_NL=words_EL[store.episode_ids],
-        bins_NA=torch.from_numpy(bins.encode(store.actions)),
+        bins_NA=torch.from_numpy(bins.encode(true_actions(store))),
     )
 
 

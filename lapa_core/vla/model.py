@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lapa_core.actions.bins import ActionBins
+from lapa_core.errors import CheckpointError
 from lapa_core.vla.config import TrunkConfig
 from lapa_core.vla.trunk import FilmTrunk
+
+_CONSTANT = 1e-9
+"""Spread below which a dimension counts as constant."""
 
 
 class LatentHead(nn.Module):
@@ -39,8 +43,8 @@ class ActionHead(nn.Module):
         mask = torch.from_numpy(bins.mask)
         centres = torch.zeros(mask.shape)
         for row, own in zip(centres, bins.centres, strict=True):
-            own = torch.from_numpy(own)
-            row[: len(own)] = (own - own.mean()) / own.std(correction=0).clamp(min=1e-9)
+            spread = max(float(own.std()), _CONSTANT)
+            row[: len(own)] = torch.from_numpy((own - own.mean()) / spread)
         self.linear = nn.Linear(features, mask.numel())
         self.register_buffer("mask_AQ", mask, persistent=False)
         self.register_buffer("centres_AQ", centres, persistent=False)
@@ -74,6 +78,30 @@ class VlaModel(nn.Module):
         self.trunk = FilmTrunk(config, words)
         self.latent_head = None if latent is None else LatentHead(config.features, *latent)
         self.action_head = None if bins is None else ActionHead(config.features, bins)
+
+    def need_latent_head(self) -> LatentHead:
+        """Return the latent head.
+
+        Raises:
+            CheckpointError: the model has none.
+        """
+        if self.latent_head is None:
+            raise CheckpointError(
+                "this model has no latent head; `lapa vla pretrain` makes one that has"
+            )
+        return self.latent_head
+
+    def need_action_head(self) -> ActionHead:
+        """Return the action head.
+
+        Raises:
+            CheckpointError: the model has none.
+        """
+        if self.action_head is None:
+            raise CheckpointError(
+                "this model has no action head; `lapa vla finetune` makes one that has"
+            )
+        return self.action_head
 
 
 def latent_loss(logits_BKN: Tensor, codes_BK: Tensor) -> Tensor:

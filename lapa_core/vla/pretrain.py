@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,7 +80,8 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
 
     torch.manual_seed(config.seed)
     model = VlaModel(config.trunk, len(vocabulary), latent=(codes_PK.shape[1], labels.codes))
-    model = model.to(config.device, memory_format=torch.channels_last).train()
+    model = model.to(config.device).train()
+    head = model.need_latent_head()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -105,7 +106,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         )
         codes = codes_PK[batch].to(config.device)
 
-        logits = model.latent_head(model.trunk(image, words))
+        logits = head(model.trunk(image, words))
         loss = latent_loss(logits, codes)
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
@@ -121,7 +122,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         )
         run.save(step, model, optimizer)
 
-    facts = {
+    facts: dict[str, Any] = {
         "laq": labels.checkpoint_hash,
         "gap_s": labels.gap_s,
         "training": _settings(config, labels),
@@ -133,7 +134,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     return VlaTrained(checkpoint, run.history)
 
 
-def _settings(config: PretrainConfig, labels: LatentLabels) -> dict[str, object]:
+def _settings(config: PretrainConfig, labels: LatentLabels) -> dict[str, Any]:
     skipped = {"out", "device", "progress", "save_every", "log_every", "labels"}
     fields = {
         k: str(v) if isinstance(v, Path) else v

@@ -21,7 +21,7 @@ from lapa_core.data.store import FrameStore
 from lapa_core.train.augment import load_images
 from lapa_core.vla.checkpoint import POLICY, PRETRAINED, LoadedVla, load_vla, policy_facts, save_vla
 from lapa_core.vla.config import TableConfig
-from lapa_core.vla.finetune import labelled_subset
+from lapa_core.vla.finetune import labelled_subset, true_actions
 from lapa_core.vla.pretrain import encode_instructions
 
 __all__ = ["TableConfig", "fit", "main"]
@@ -39,7 +39,12 @@ def code_probabilities(loaded: LoadedVla, store: FrameStore, device: str) -> NDA
         image = load_images(store.frames, rows, device)
         features = loaded.model.trunk(image, words_EL[store.episode_ids[rows]].to(device))
         parts.append(
-            loaded.model.latent_head(features).softmax(dim=-1).flatten(1).cpu().double().numpy()
+            loaded.model.need_latent_head()(features)
+            .softmax(dim=-1)
+            .flatten(1)
+            .cpu()
+            .double()
+            .numpy()
         )
     return np.concatenate(parts)
 
@@ -57,8 +62,9 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
     loaded = load_vla(config.init, PRETRAINED, config.device)
     store = store or FrameStore.load(config.data, loaded.trunk.image_px)
     store = labelled_subset(store, config.episodes, config.subset_seed)
-    table_QA = fit_table(code_probabilities(loaded, store, config.device), store.actions)
-    bins = ActionBins.fit(store.actions, config.max_bins)
+    actions_NA = true_actions(store)
+    table_QA = fit_table(code_probabilities(loaded, store, config.device), actions_NA)
+    bins = ActionBins.fit(actions_NA, config.max_bins)
     settings = {
         k: str(v) if isinstance(v, Path) else v
         for k, v in asdict(config).items()
