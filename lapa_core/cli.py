@@ -86,6 +86,11 @@ VERBS = (
         "ground it in robot actions with few labelled episodes",
     ),
     Verb(
+        "vla table",
+        "lapa_core.vla.table:TableConfig",
+        "ground it in a code-to-action table instead, without training",
+    ),
+    Verb(
         "eval",
         "lapa_core.evaluate:EvalConfig",
         "roll a policy out in the simulator: success per task family",
