@@ -194,3 +194,10 @@ def test_delta_without_an_observation_is_matched_by_its_own_stamp(tmp_path, plan
     # Such a delta is stamped 30 ms after the picture; the next picture comes after 50 ms.
     frames = open_source(tmp_path / "set").episode(0).frames
     assert stamps.read_all(frames) == [2 + 4 * k for k in range(10)]
+
+
+def test_newest_before_takes_the_frame_of_the_instant_itself_after_a_float_rounded_its_stamp():
+    stamps_s = np.array([1763839173.05, 1763839173.1])
+    index, age_s = newest_before(stamps_s, np.nextafter(stamps_s, 0.0)[1:])
+    assert index.tolist() == [1]
+    assert age_s.tolist() == [0.0]

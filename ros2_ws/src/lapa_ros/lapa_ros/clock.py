@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds as floats inside, `builtin_interfaces/Time` on the wire; the two conversions and nothing else."""
 
+import math
+
 from builtin_interfaces.msg import Time
 
 
@@ -10,9 +12,14 @@ def to_seconds(stamp: Time) -> float:
 
 
 def to_stamp(seconds: float) -> Time:
-    """Return `seconds` [s] as a message."""
-    total_ns = round(seconds * 1e9)
-    return Time(sec=total_ns // 1_000_000_000, nanosec=total_ns % 1_000_000_000)
+    """Return `seconds` [s] as a message that `to_seconds` turns into the very same float.
+
+    Whole seconds are split off first: today's wall clock times 1e9 exceeds a float64's exact integers by a factor
+    of 200, and a frame's stamp that comes back a step earlier names the frame before.
+    """
+    whole = math.floor(seconds)
+    carry, nanosec = divmod(round((seconds - whole) * 1e9), 1_000_000_000)
+    return Time(sec=whole + carry, nanosec=nanosec)
 
 
 def is_zero(stamp: Time) -> bool:
