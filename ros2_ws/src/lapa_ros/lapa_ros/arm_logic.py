@@ -94,6 +94,7 @@ class ArmLogic:
         self._speed_rad_s = move_speed_rad_s
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
+        self._blind = True
         self._last_applied_s = float("-inf")
         self._said_refusals: set[str] = set()
 
@@ -127,13 +128,19 @@ class ArmLogic:
         measured = self._backend.measured()
         if measured is None:
             return
-        age_s = now_s - measured.stamp_s
-        if age_s > self.contract.max_joint_state_age_s:
+        if problem := self._joints_problem(measured, now_s):
+            was_blind, self._blind = self._blind, True
             if self.mode not in (Mode.WAITING, Mode.STOPPED):
                 self._move = None
-                self._hold(measured, Mode.WAITING, f"joint states are missing for {age_s:.2f} s")
+                self._hold(measured, Mode.WAITING, problem)
+            if was_blind:
+                return  # an arm that comes back may be anywhere: nothing is sent until it is seen
         elif self.mode is Mode.WAITING:
+            self._blind = False
             self._hold(measured, Mode.HOLDING, "joint states arrive; waiting for commands", "info")
+        elif self._blind:
+            self._blind = False
+            self.controller.hold(measured.joints_rad)
         elif self.mode is Mode.TRACKING and now_s - self._last_applied_s > self.contract.watchdog_s:
             self._hold(
                 measured, Mode.HOLDING, f"no command for {self.contract.watchdog_s:g} s (watchdog)"
@@ -176,7 +183,7 @@ class ArmLogic:
                 f"the arm is {self.mode.name.lower()}, not stopped; there is nothing to clear"
             )
         measured = self._backend.measured()
-        if measured is None:
+        if measured is None or self._blind:
             self._enter(Mode.WAITING, "cleared; no joint states yet", "info")
         else:
             self._hold(measured, Mode.HOLDING, "cleared by a person; waiting for commands", "info")
@@ -193,6 +200,10 @@ class ArmLogic:
         self._hold(measured, Mode.HOLDING, "held by request; waiting for commands", "info")
         return self.reason
 
+    def look_again(self) -> None:
+        """Take the next measurement for where the arm is: nobody watched it for a while."""
+        self._blind = True
+
     def halt(self, reason: str) -> None:
         """Hold the measured position because nobody will drive the arm; a latched stop and a parked arm stay so."""
         self._move = None
@@ -206,10 +217,11 @@ class ArmLogic:
         Raises:
             ActionError: the arm is stopped or waits for joint states.
         """
-        self.controller.gripper = self.contract.ready_gripper
-        return self._start_move(
+        reason = self._start_move(
             Mode.READYING, np.array(self.contract.ready_joints_rad), "ready pose", now_s
         )
+        self.controller.gripper = self.contract.ready_gripper
+        return reason
 
     def park(self, now_s: float) -> str:
         """Start the move to the sleep pose, the only one in which torque may be cut.
@@ -258,9 +270,16 @@ class ArmLogic:
             raise Refused("mode", f"the arm is {self.mode.name.lower()}: {self.reason}")
         measured = self._backend.measured()
         assert measured is not None, "HOLDING and TRACKING imply a measurement"
+        if problem := self._joints_problem(measured, now_s):
+            raise Refused("joints", problem)
+
+    def _joints_problem(self, measured: Measurement, now_s: float) -> str:
         age_s = now_s - measured.stamp_s
         if age_s > self.contract.max_joint_state_age_s:
-            raise Refused("joints", f"joint states are missing for {age_s:.2f} s")
+            return f"joint states are missing for {age_s:.2f} s"
+        if age_s < -CommandGate.CLOCK_TOLERANCE_S:
+            return f"joint states are stamped {-age_s:.2f} s in the future; are the clocks in step?"
+        return ""
 
     def _refuse(self, kind: str, text: str) -> None:
         self.refused += 1

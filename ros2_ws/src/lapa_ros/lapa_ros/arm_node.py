@@ -59,7 +59,8 @@ class ArmNode(ManagedNode):
         )
 
     def start(self) -> None:
-        """Begin to listen and to send."""
+        """Begin to listen and to send, from wherever the arm is by now."""
+        self._logic.look_again()
         self._delta_subscription = self.create_subscription(
             DeltaMsg, "delta", self._on_delta, qos.DELTA
         )

@@ -196,3 +196,59 @@ def test_nothing_is_sent_before_joints_were_ever_measured(contract, clock):
     assert not logic.command(Commander(contract, clock)(), clock())
     with pytest.raises(ActionError, match="no joint states"):
         logic.park(clock())
+
+
+def test_ready_does_not_move_the_gripper_of_a_stopped_arm(bench, contract):
+    bench.logic.stop()
+    bench.logic.controller.gripper = 1.0 - contract.ready_gripper
+    with pytest.raises(ActionError, match="clear"):
+        bench.logic.move_to_ready(bench.clock())
+    assert bench.logic.controller.gripper == 1.0 - contract.ready_gripper
+
+
+@pytest.mark.parametrize("skew_s", [-1.0, 1.0])
+def test_an_arm_that_was_only_ever_measured_at_another_time_is_sent_nothing(
+    contract, clock, skew_s
+):
+    arm = FollowingArm(contract, lambda: clock() + skew_s)
+    arm.joints_rad = arm.joints_rad + 0.3
+    logic = ArmLogic(contract, arm, CommandGate(contract, "policy", 0.15), lambda *_: None, 1.2)
+    logic.tick(clock())
+    assert logic.mode is Mode.WAITING
+    assert arm.sent == []
+
+
+def test_a_stop_before_the_first_joint_states_holds_where_the_arm_then_is(contract, clock):
+    arm = FollowingArm(contract, clock)
+    arm.joints_rad = arm.joints_rad + 0.3
+    measured, arm.measured = arm.measured, lambda: None
+    logic = ArmLogic(contract, arm, CommandGate(contract, "policy", 0.15), lambda *_: None, 1.2)
+    logic.stop()
+    arm.measured = measured
+    logic.tick(clock())
+    assert logic.mode is Mode.STOPPED
+    np.testing.assert_allclose(arm.sent, [arm.joints_rad])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_arm_that_comes_back_elsewhere_is_not_sent_where_it_was(bench, contract, stopped):
+    if stopped:
+        bench.logic.stop()
+    bench.arm.connected = False
+    bench.run(contract.max_joint_state_age_s + 0.1)
+    bench.arm.sent.clear()
+    bench.run(0.2)
+    assert bench.arm.sent == []
+    bench.arm.joints_rad = bench.arm.joints_rad + 0.3
+    where_rad = bench.arm.joints_rad.copy()
+    bench.arm.connected = True
+    bench.run(0.2)
+    np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-9)
+
+
+def test_an_arm_that_nobody_watched_is_anchored_where_it_is(bench):
+    bench.logic.halt("deactivated")
+    where_rad = bench.arm.joints_rad = bench.arm.joints_rad + 0.1
+    bench.logic.look_again()
+    bench.run(0.1)
+    np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-9)
