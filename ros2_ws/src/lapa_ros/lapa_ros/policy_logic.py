@@ -23,6 +23,9 @@ Say = Callable[[str, str], None]
 ARM_SILENCE_S = 0.5
 """Arm states older than this count as a dead arm node [s]."""
 
+CLOCK_TOLERANCE_S = 0.05
+"""How far in the future a frame's stamp may lie, as at the arm's gate [s]."""
+
 
 class Actor(Protocol):
     """What thinks: `lapa_core.policy.Policy`, or a stand-in that a test writes."""
@@ -62,6 +65,8 @@ class Readiness:
             return "no camera frame has ever arrived"
         if (age_s := now_s - newest_frame_s) > self.max_age_s:
             return f"the camera is stale: the newest frame is {_rounded(age_s)} old"
+        if age_s < -CLOCK_TOLERANCE_S:
+            return f"the newest frame is stamped {_rounded(-age_s)} in the future; are the clocks in step?"
         if self.arm is None:
             return "no arm state has ever arrived"
         if now_s - self.arm.received_s > ARM_SILENCE_S:

@@ -97,6 +97,12 @@ def test_no_camera_and_a_stale_camera_are_told_apart(bench):
     assert bench.thoughts == []
 
 
+def test_a_frame_from_the_future_is_not_acted_on_and_told(bench):
+    bench.frame(age_s=-30.0)
+    assert "in the future" in bench.worker.waiting_for
+    assert bench.thoughts == []
+
+
 def test_slow_inference_is_warned_of_and_a_frame_that_aged_meanwhile_is_dropped(bench, contract):
     bench.thinker.takes_s = 0.25
     bench.frame()
