@@ -119,7 +119,8 @@ class EpisodeFile:
 
     def _join(self, timeout_s: float) -> None:
         if self._thread.is_alive():
-            self._queue.put(None, timeout=timeout_s)
+            with contextlib.suppress(queue.Full):  # a hung disk: said below
+                self._queue.put(None, timeout=timeout_s)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise DataError(f"the disk took longer than {timeout_s:g} s to take what was recorded")
@@ -143,10 +144,8 @@ class EpisodeFile:
                 if time.monotonic() >= next_sync_s:
                     self._sync()
                     next_sync_s = time.monotonic() + self._flush_period_s
-        except (
-            OSError
-        ) as error:  # disk full, unplugged: told to the user by the state topic and by `finish`
-            self.failure = str(error)
+        except Exception as error:  # disk full, unplugged; told by the state topic and by `finish`
+            self.failure = str(error) or type(error).__name__
 
     def _sync(self) -> None:
         self._writer.flush()

@@ -78,6 +78,10 @@ class RecorderNode(ManagedNode):
             self.get_logger().warning(f"{path.name}: the recorder was stopped during the episode")
         self._publish_state()
 
+    def may_shut_down(self) -> bool:
+        """Return whether no episode is being closed: one that is would be left as an interrupted `.part`."""
+        return not self._closing
+
     def teardown(self) -> None:
         """Give everything back."""
         while self._entities:
@@ -137,7 +141,7 @@ class RecorderNode(ManagedNode):
                 self._required,
             )
             response.ok = True
-        except DataError as error:
+        except (DataError, OSError) as error:
             self._session.message = response.message = str(error)
             self.get_logger().error(f"not recording: {error}")
         self._publish_state()
@@ -153,7 +157,7 @@ class RecorderNode(ManagedNode):
             self._publish_state()
             path = await self._in_thread(finish)
             response.ok, response.path = True, str(path.resolve()) if path else ""
-        except DataError as error:
+        except (DataError, OSError) as error:
             self._session.message = response.message = str(error)
             self.get_logger().error(str(error))
         self._closing = False

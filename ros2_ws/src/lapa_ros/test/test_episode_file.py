@@ -38,11 +38,12 @@ def test_messages_are_written_or_counted_as_dropped(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["ep_1.mcap"]
 
 
-def test_a_failing_disk_keeps_the_part_and_says_so(tmp_path):
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_a_failing_disk_keeps_the_part_and_says_so(tmp_path, kind):
     file = open_file(tmp_path)
 
     def full(*_):
-        raise OSError("No space left on device")
+        raise kind("No space left on device")
 
     file._writer.add_message = full
     file.write(0, b"x", 1)
