@@ -75,6 +75,11 @@ class ArmController:
         target_44[:3, 3] = np.clip(
             wanted_44[:3, 3], self.contract.workspace_min_m, self.contract.workspace_max_m
         )
+        # From outside the box, clipping alone would be one long jump: come back to it in steps of the cap.
+        move_m = target_44[:3, 3] - self.target_44[:3, 3]
+        if (length_m := float(np.linalg.norm(move_m))) > self.contract.max_translation_m + 1e-6:
+            shorter_m = move_m * (self.contract.max_translation_m / length_m)
+            target_44[:3, 3] = self.target_44[:3, 3] + shorter_m
         solution = solve_ik(
             self.model, target_44, self._to_rad, self.contract.joint_limit_margin_rad
         )

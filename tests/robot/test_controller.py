@@ -100,3 +100,14 @@ def test_hold_commands_the_measured_joints_and_re_anchors():
 def test_joints_that_are_not_finite_cannot_anchor():
     with pytest.raises(ActionError, match="six finite numbers"):
         ArmController(CONTRACT).hold(np.array([0, 0, np.nan, 0, 0, 0]))
+
+
+def test_an_arm_outside_the_workspace_box_comes_back_in_steps_of_the_cap():
+    controller = ArmController(CONTRACT)
+    controller.hold(np.array([0.0, -0.7, 0.2, 0.0, 1.0, 0.0]))
+    before_m = controller.target_44[:3, 3].copy()
+    assert before_m[2] > CONTRACT.workspace_max_m[2] + CONTRACT.max_translation_m
+    controller.apply(move(), 0.0)
+    moved_m = controller.target_44[:3, 3] - before_m
+    assert np.linalg.norm(moved_m) == pytest.approx(CONTRACT.max_translation_m)
+    assert moved_m[2] < 0.0
