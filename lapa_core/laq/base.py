@@ -54,6 +54,10 @@ class LatentActionModel(nn.Module, ABC):
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Return the later frame that these codes describe (the world model's step)."""
 
+    @abstractmethod
+    def centres(self) -> NDArray[np.float32]:
+        """Return the vector of every code (N, D)."""
+
     def after_step(self, step: int, total_steps: int) -> dict[str, float]:
         """Maintain the codebook after an optimizer step; return metrics of what was done."""
         return {}

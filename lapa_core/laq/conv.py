@@ -15,8 +15,10 @@ Shapes: B pairs, C channels, H W pixels, D latent numbers, N codes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.keypoints import GROUPS, Keypoints
@@ -113,6 +115,11 @@ class ConvLaq(LatentActionModel):
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Paint with the cluster centres."""
         return self.paint(x0_BCHW, self.codebook_ND[codes_BK[:, 0]])
+
+    def centres(self) -> NDArray[np.float32]:
+        """Return the cluster centres; codes that were never needed count as the origin."""
+        far_N1 = (self.codebook_ND >= _FAR).any(dim=1, keepdim=True)
+        return self.codebook_ND.masked_fill(far_N1, 0.0).cpu().numpy()
 
     @torch.no_grad()
     def fit_codebook(self, vectors_BKD: Tensor, seed: int) -> None:

@@ -29,7 +29,7 @@ def label(config: LaqLabelConfig, store: FrameStore | None = None) -> Path:
     labels = LatentLabels(
         pairs_P2=pairs_P2,
         codes_PK=codes_PK,
-        codes=model.codes,
+        centres_ND=model.centres(),
         gap_s=facts["gap_s"],
         checkpoint_hash=made_by,
     )

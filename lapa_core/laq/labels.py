@@ -21,21 +21,30 @@ class LatentLabels:
     """Indices of the two frames of each pair."""
     codes_PK: NDArray[np.int64]
     """Codes of each pair."""
-    codes: int
-    """N, codes per token."""
+    centres_ND: NDArray[np.float32]
+    """The vector of every code: codes with close vectors mean nearly the same."""
     gap_s: float
     """Time between the frames of a pair [s]."""
     checkpoint_hash: str
     """SHA-256 of the weights of the latent action model."""
 
+    @property
+    def codes(self) -> int:
+        """N, codes per token."""
+        return len(self.centres_ND)
+
     def save(self, path: Path) -> None:
         """Write the labels; an older file of the same name is replaced only by a whole one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"codes": self.codes, "gap_s": self.gap_s, "checkpoint_hash": self.checkpoint_hash}
+        facts = {"gap_s": self.gap_s, "checkpoint_hash": self.checkpoint_hash}
         fresh = path.with_name(f".{path.name}")
         with fresh.open("wb") as file:
             np.savez_compressed(
-                file, pairs_P2=self.pairs_P2, codes_PK=self.codes_PK, facts=json.dumps(facts)
+                file,
+                pairs_P2=self.pairs_P2,
+                codes_PK=self.codes_PK,
+                centres_ND=self.centres_ND,
+                facts=json.dumps(facts),
             )
         fresh.replace(path)
 
@@ -49,7 +58,8 @@ class LatentLabels:
         try:
             with np.load(path, allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
-                return cls(pairs_P2=file["pairs_P2"], codes_PK=file["codes_PK"], **facts)
+                arrays = {name: file[name] for name in ("pairs_P2", "codes_PK", "centres_ND")}
+                return cls(**arrays, **facts)
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read as latent labels ({error}); make them with `lapa laq label`"

@@ -11,8 +11,10 @@ Shapes: B pairs, T frames (2), P patches (8 x 8), E width, K tokens (2 x 2), D c
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.laq.base import LatentActionModel
@@ -213,6 +215,10 @@ class PatchLaq(LatentActionModel):
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Paint with the codes' vectors."""
         return self.paint(x0_BCHW, self.quantiser.codebook_ND[codes_BK])
+
+    def centres(self) -> NDArray[np.float32]:
+        """Return the codebook."""
+        return self.quantiser.codebook_ND.detach().cpu().numpy()
 
     def after_step(self, step: int, total_steps: int) -> dict[str, float]:
         """Replace unused codes every 10, then 100 steps, during the first half of training."""

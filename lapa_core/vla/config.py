@@ -56,10 +56,12 @@ class PretrainConfig:
     """Optimizer steps."""
     batch_size: int = 64
     """Frames per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Peak learning rate (AdamW, cosine to zero)."""
     weight_decay: float = 0.01
     """AdamW weight decay."""
+    mean_weight: float = 2.0
+    """Weight of the distance of the predicted mean code vector, beside the cross-entropy; 0 is off (the paper)."""
     shift_px: int = 3
     """Random shift of the image, up to this many pixels; 0 is off."""
     light: float = 0.15

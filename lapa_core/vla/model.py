@@ -104,9 +104,19 @@ class VlaModel(nn.Module):
         return self.action_head
 
 
-def latent_loss(logits_BKN: Tensor, codes_BK: Tensor) -> Tensor:
-    """Return the mean cross-entropy over tokens and frames."""
-    return F.cross_entropy(logits_BKN.flatten(0, 1), codes_BK.flatten())
+def latent_loss(
+    logits_BKN: Tensor, codes_BK: Tensor, centres_ND: Tensor, mean_weight: float
+) -> Tensor:
+    """Return the training loss of the latent head, over tokens and frames.
+
+    It is the cross-entropy, plus `mean_weight` times the distance of the predicted mean code vector from the
+    label's (`centres_ND`, standardised): codes with close vectors mean nearly the same motion.
+    """
+    loss = F.cross_entropy(logits_BKN.flatten(0, 1), codes_BK.flatten())
+    if mean_weight == 0.0:
+        return loss
+    mean_BKD = logits_BKN.softmax(dim=-1) @ centres_ND
+    return loss + mean_weight * F.smooth_l1_loss(mean_BKD, centres_ND[codes_BK])
 
 
 def soft_targets(bins_BA: Tensor, mask_AQ: Tensor, width_bins: float) -> Tensor:

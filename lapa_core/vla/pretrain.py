@@ -67,6 +67,13 @@ def check_labels(labels: LatentLabels, store: FrameStore) -> None:
         )
 
 
+def standardised(labels: LatentLabels) -> Tensor:
+    """Return the code vectors (N, D) with mean 0 and standard deviation 1 over the labels."""
+    used_PD = labels.centres_ND[labels.codes_PK.ravel()]
+    spread_D = np.maximum(used_PD.std(axis=0), 1e-6)
+    return torch.from_numpy((labels.centres_ND - used_PD.mean(axis=0)) / spread_D).float()
+
+
 def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume pretraining; `store` replaces the data set on disk (tests, experiments)."""
     store = store or FrameStore.load(config.data, config.trunk.image_px, progress=config.progress)
@@ -77,6 +84,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     words_EL = encode_instructions(store, vocabulary, config.trunk.max_words)
     first_P, episode_P = labels.pairs_P2[:, 0], store.episode_ids[labels.pairs_P2[:, 0]]
     codes_PK = torch.from_numpy(labels.codes_PK)
+    centres_ND = standardised(labels).to(config.device)
 
     torch.manual_seed(config.seed)
     model = VlaModel(config.trunk, len(vocabulary), latent=(codes_PK.shape[1], labels.codes))
@@ -107,7 +115,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         codes = codes_PK[batch].to(config.device)
 
         logits = head(model.trunk(image, words))
-        loss = latent_loss(logits, codes)
+        loss = latent_loss(logits, codes, centres_ND, config.mean_weight)
         set_learning_rate(
             optimizer, cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
         )

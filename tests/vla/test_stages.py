@@ -35,9 +35,13 @@ def labels(tmp_path, store):
     pairs = store.valid_pairs(0.4)
     codes = store.episode_ids[pairs[:, :1]] % 4
     path = tmp_path / "labels.npz"
-    LatentLabels(pairs_P2=pairs, codes_PK=codes, codes=4, gap_s=0.4, checkpoint_hash="0" * 64).save(
-        path
-    )
+    LatentLabels(
+        pairs_P2=pairs,
+        codes_PK=codes,
+        centres_ND=np.eye(4, dtype=np.float32),
+        gap_s=0.4,
+        checkpoint_hash="0" * 64,
+    ).save(path)
     return path
 
 
