@@ -170,7 +170,7 @@ class PolicyNode(ManagedNode):
         )  # fmt: skip
 
     def _on_task(self, state: TaskState) -> None:
-        if state.success:
+        if state.success and state.instruction.strip() == self._readiness.instruction:
             self._succeeded_s.append(to_seconds(state.header.stamp))
 
     def _has_succeeded(self) -> bool:

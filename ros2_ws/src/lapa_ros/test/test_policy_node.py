@@ -29,7 +29,7 @@ class Robot:
     def __init__(self, spinner, contract):
         self.spinner, self._contract = spinner, contract
         self.node = spinner.add(Node("robot"))
-        self.camera, self.success = True, False
+        self.camera, self.success, self.task = True, False, "push the red block left"
         self.mode = ArmState.MODE_HOLDING
         self.deltas: list[DeltaMsg] = []
         self._image = self.node.create_publisher(
@@ -50,7 +50,9 @@ class Robot:
         )
         if self.camera:
             self._image.publish(to_image(np.full((128, 128, 3), 90, np.uint8), header))
-            self._task.publish(TaskState(header=header, success=self.success))
+            self._task.publish(
+                TaskState(header=header, instruction=self.task, success=self.success)
+            )
 
     def follow(self, instruction="push the red block left", seconds=20.0):
         self.feedback = []
@@ -115,6 +117,12 @@ def test_success_and_timeout_end_a_goal(robot):
     result = robot.result(handle)
     assert result.outcome == "success"
     assert result.steps >= 1
+
+
+def test_the_success_of_another_task_is_not_that_of_the_goal(robot):
+    robot.success, robot.task = True, "point to the blue block"
+    handle = robot.follow(seconds=1.0)
+    assert robot.result(handle).outcome == "timeout"
 
 
 @pytest.mark.parametrize(
