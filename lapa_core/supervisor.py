@@ -44,13 +44,17 @@ class Supervisor:
         self._reported: set[str] = set()
 
     def __enter__(self) -> Supervisor:
-        for plan in self._plans:
-            process = subprocess.Popen(
-                list(plan.command), env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
-                start_new_session=True, preexec_fn=_die_with_parent,
-            )  # fmt: skip
-            self._processes.append((plan, process))
+        try:
+            for plan in self._plans:
+                process = subprocess.Popen(
+                    list(plan.command), env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
+                    start_new_session=True, preexec_fn=_die_with_parent,
+                )  # fmt: skip
+                self._processes.append((plan, process))
+        except OSError:  # __exit__ is not called then
+            self.stop()
+            raise
         for plan, process in self._processes:
             reader = threading.Thread(target=self._read, args=(plan.name, process), daemon=True)
             reader.start()

@@ -118,3 +118,11 @@ with Supervisor([ProcessPlan(name="c", command=[sys.executable, "-S", "-c", {chi
     while is_running(pid):
         assert time.monotonic() < end_s, "the child outlived its parent"
         time.sleep(0.02)
+
+
+def test_a_program_that_cannot_be_started_leaves_the_others_not_running(log):
+    missing = ProcessPlan(name="missing", command=["/does/not/exist"])
+    supervisor = Supervisor([plan("first", PATIENT), missing], os.environ, log)
+    with pytest.raises(FileNotFoundError), supervisor:
+        pass
+    assert [process.poll() is not None for _, process in supervisor._processes] == [True]
