@@ -8,6 +8,7 @@ pass, and only those that an episode uses. Imports mcap and mcap_ros2.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -128,13 +129,14 @@ def recover(part: Path) -> Path:
         The path of the rescued file, without `.part`.
 
     Raises:
-        DataError: the name does not end in `.mcap.part`, the target exists, or there is no message to
-            rescue. Nothing is deleted then.
+        DataError: the name does not end in `.mcap.part`, a recorder still writes to it, the target
+            exists, or there is no message to rescue. Nothing is deleted then.
     """
     part = Path(part)
     if not part.name.endswith(".mcap.part"):
         raise DataError(f"{part} is no unfinished recording; a name ending in .mcap.part is needed")
     target = part.with_suffix("")
+    _refuse_locked(part)
     if target.exists():
         raise DataError(f"{target} exists already; delete {part.name} or move one of the two away")
     temporary = target.with_name(target.name + ".recovering")
@@ -153,6 +155,17 @@ def recover(part: Path) -> Path:
     sync(target.parent)
     part.unlink()
     return target
+
+
+def _refuse_locked(part: Path) -> None:
+    """Raise DataError where a recorder holds its lock on the file; the lock ends with that process."""
+    with part.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(
+                f"{part} is being written by a running recorder; stop that first"
+            ) from error
 
 
 def read_records(path: Path, *, until_damage: bool = False) -> Iterator[tuple[Any, Schema]]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading recordings, and rescuing those whose recorder was killed."""
 
+import fcntl
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,17 @@ def test_recovery_refuses_what_it_would_destroy(tmp_path, plan):
     assert part.is_file()
     with pytest.raises(DataError, match=r"\.mcap\.part is needed"):
         recover(tmp_path / "a.mcap")
+
+
+def test_a_recording_under_way_is_left_alone(tmp_path, plan):
+    part = plan.write(tmp_path / "a.mcap.part", finish=False)
+    before = part.read_bytes()
+    with part.open("rb") as recorder:
+        fcntl.flock(recorder, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="running recorder"):
+            recover(part)
+    assert part.read_bytes() == before
+    recover(part)
 
 
 def test_nothing_to_recover_is_said(tmp_path, plan):

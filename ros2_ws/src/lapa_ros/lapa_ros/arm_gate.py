@@ -6,11 +6,15 @@ No ROS here: times are seconds of the caller's clock.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
+
+FRAME = "base_link"
+"""The only frame of deltas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Command:
     """When the observation behind it was taken [s]; None where there was none."""
     contract_hash: str
     """Contract that the command was made for."""
+    frame: str = FRAME
+    """Frame that the displacement is said to be in."""
 
 
 class Refused(ActionError):
@@ -45,6 +51,9 @@ class CommandGate:
     CLOCK_TOLERANCE_S = 0.05
     """How far in the future a stamp may lie: two machines' clocks are never equal [s]."""
 
+    MOST_PER_PERIOD = 2
+    """Commands applied within one control period: caps are per delta, so a flood would be a fast arm."""
+
     def __init__(self, contract: RobotContract, source: str, max_command_age_s: float):
         self._contract = contract
         self.source = source
@@ -55,6 +64,7 @@ class CommandGate:
         )
         self._last_sequence = 0
         self._last_stamp_s = float("-inf")
+        self._accepted_s: deque[float] = deque(maxlen=self.MOST_PER_PERIOD)
 
     def check(self, command: Command, now_s: float, tracking: bool) -> EndEffectorDelta:
         """Return the delta of a good command.
@@ -63,7 +73,7 @@ class CommandGate:
             command: what arrived.
             now_s: the caller's clock [s].
             tracking: whether the arm is following commands; a source that restarts counts from 1 again, which
-                is believed only after the arm has come to hold.
+                is believed only after the arm has come to hold, and only of commands made later.
 
         Raises:
             Refused: with the reason.
@@ -78,7 +88,10 @@ class CommandGate:
                 f"command for contract {command.contract_hash[:12] or 'none'!r}; "
                 f"this arm enforces {self._contract.name} {self._contract.hash[:12]!r}",
             )
+        if command.frame != FRAME:
+            raise Refused("frame", f"command in frame {command.frame!r}; only {FRAME!r} is allowed")
         self._check_order(command, tracking)
+        self._check_rate(now_s)
         self._check_age("command", command.stamp_s, self._max_command_age_s, now_s)
         if command.observation_s is not None:
             self._check_age(
@@ -89,20 +102,32 @@ class CommandGate:
         except ActionError as error:
             raise Refused("values", str(error)) from error
 
-    def accept(self, command: Command) -> None:
-        """Remember a command that was applied."""
+    def accept(self, command: Command, now_s: float) -> None:
+        """Remember a command that was applied at `now_s`."""
+        self._accepted_s.append(now_s)
         self._last_sequence = command.sequence
         self._last_stamp_s = command.stamp_s
 
     def _check_order(self, command: Command, tracking: bool) -> None:
-        restarted = command.sequence == 1 and not tracking and command.stamp_s > self._last_stamp_s
-        if restarted or command.sequence > self._last_sequence:
+        lower = command.sequence < self._last_sequence
+        restarted = lower and not tracking and command.stamp_s > self._last_stamp_s
+        if command.sequence > 0 and (restarted or command.sequence > self._last_sequence):
             return
         word = "repeated" if command.sequence == self._last_sequence else "out of order"
         raise Refused(
             "order",
             f"sequence {command.sequence} is {word}; the last applied is {self._last_sequence}",
         )
+
+    def _check_rate(self, now_s: float) -> None:
+        period_s = 1.0 / self._contract.control_rate_hz
+        full = len(self._accepted_s) == self.MOST_PER_PERIOD
+        if full and 0.0 <= now_s - self._accepted_s[0] < 0.9 * period_s:
+            raise Refused(
+                "rate",
+                f"{self.MOST_PER_PERIOD} commands were applied in the last {period_s:g} s; "
+                f"the contract allows {self._contract.control_rate_hz:g} per second",
+            )
 
     def _check_age(self, what: str, stamp_s: float, limit_s: float, now_s: float) -> None:
         age_s = now_s - stamp_s

@@ -112,7 +112,7 @@ class ArmLogic:
             kind = error.kind if isinstance(error, Refused) else "reach"
             self._refuse(kind, str(error))
             return False
-        self._gate.accept(command)
+        self._gate.accept(command, now_s)
         self.applied += 1
         self.last, self._last_applied_s = command, now_s
         self.latency_s = (
@@ -149,7 +149,7 @@ class ArmLogic:
             self._finish_move()
         elif self._astray(measured, now_s):
             self._move = None
-            mode = Mode.STOPPED if self.mode is Mode.STOPPED else Mode.HOLDING
+            mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
             self._hold(
                 measured,
                 mode,
@@ -193,9 +193,11 @@ class ArmLogic:
         """Hold the measured position and anchor the target there; the next good command starts tracking.
 
         Raises:
-            ActionError: the arm is stopped or waits for joint states.
+            ActionError: the arm is stopped, parked, or waits for joint states.
         """
         measured = self._measured_or_raise()
+        if self.mode is Mode.PARKED:
+            raise ActionError("the arm is parked; call ~/ready first")
         self._move = None
         self._hold(measured, Mode.HOLDING, "held by request; waiting for commands", "info")
         return self.reason

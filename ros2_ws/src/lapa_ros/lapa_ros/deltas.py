@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 
 from lapa_core.actions.delta import EndEffectorDelta
-from lapa_ros.arm_gate import Command
+from lapa_ros.arm_gate import FRAME, Command
 from lapa_ros.clock import is_zero, to_seconds, to_stamp
 
-FRAME = "base_link"
+__all__ = ["FRAME", "to_command", "to_message"]
 
 
 def to_message(
@@ -45,4 +45,5 @@ def to_command(message: DeltaMsg) -> Command:
         if is_zero(message.observation_stamp)
         else to_seconds(message.observation_stamp),
         contract_hash=message.contract_hash,
+        frame=message.header.frame_id,
     )

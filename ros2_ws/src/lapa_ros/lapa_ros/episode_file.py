@@ -8,6 +8,7 @@ loses at most the last flush period, which `lapa_core.data.mcap_episode.recover`
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -57,6 +58,8 @@ class EpisodeFile:
         self._part = folder / f"{episode_id}.mcap.part"
         try:
             self._stream = self._part.open("xb")
+            # Held until the file is closed, however the process ends: `recover` leaves a locked file alone.
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise DataError(
                 f"cannot record to {self._part}: {error}; check the recorder's folder"

@@ -67,6 +67,7 @@ class PolicyNode(ManagedNode):
         for message, name, handler, profile in (
             (kind, topic, self._on_frame, qos.CAMERA),
             (String, "instruction", self._on_instruction, qos.INSTRUCTION),
+            (String, "instruction", self._on_instruction, qos.INSTRUCTION_LIVE),
             (ArmState, "arm_state", self._on_arm, qos.STATE),
             (TaskState, "task_state", self._on_task, qos.STATE),
         ):

@@ -41,6 +41,9 @@ STATE = _profile(reliable=True, depth=1, latched=True)
 INSTRUCTION = STATE
 """An instruction stays valid until the next: a policy that starts later still gets it."""
 
+INSTRUCTION_LIVE = _profile(reliable=True, depth=1)
+"""The same topic once more, for publishers that do not latch: a latched subscriber would never match them."""
+
 EVENTS = _profile(reliable=True, depth=100)
 """Notes for the recording, rare and small."""
 

@@ -39,6 +39,8 @@ def test_a_good_command_passes(gate, make, clock):
         ("values", {"values": (0, 0, 0, 0, math.inf, 0, 0)}),
         ("values", {"values": (0, 0, 0, 0, 0, 0, 1.5)}),
         ("order", {"sequence": 0}),
+        ("frame", {"frame": "ee_gripper_link"}),
+        ("frame", {"frame": ""}),
     ],
 )
 def test_bad_commands_are_refused_with_their_reason(gate, make, clock, kind, changes):
@@ -49,7 +51,7 @@ def test_bad_commands_are_refused_with_their_reason(gate, make, clock, kind, cha
 
 def test_a_command_applies_once_and_never_after_a_later_one(gate, make, clock):
     first, second = make(), make()
-    gate.accept(second)
+    gate.accept(second, clock())
     for command in (second, first):
         with pytest.raises(Refused, match=r"repeated|out of order"):
             gate.check(command, clock(), tracking=True)
@@ -58,7 +60,7 @@ def test_a_command_applies_once_and_never_after_a_later_one(gate, make, clock):
 
 def test_a_restarted_source_counts_from_one_again_but_only_when_the_arm_holds(gate, make, clock):
     make.sequence = 41
-    gate.accept(make())
+    gate.accept(make(), clock())
     clock.now_s += 1.0
     restarted = make(sequence=1)
     with pytest.raises(Refused):
@@ -68,3 +70,26 @@ def test_a_restarted_source_counts_from_one_again_but_only_when_the_arm_holds(ga
 
 def test_a_command_without_observation_passes(gate, make, clock):
     gate.check(make(observation_s=None), clock(), tracking=False)
+
+
+def test_a_restart_is_believed_from_any_number_if_it_is_newer(gate, make, clock):
+    """Regression pinned: the first command of a new source can be lost while DDS still looks for it."""
+    make.sequence = 41
+    old = make()
+    gate.accept(old, clock())
+    clock.now_s += 1.0
+    gate.check(make(sequence=3), clock(), tracking=False)
+    with pytest.raises(Refused, match="out of order"):
+        gate.check(make(sequence=3, stamp_s=old.stamp_s), clock(), tracking=False)
+
+
+def test_a_flood_is_refused_and_jitter_is_not(gate, make, clock):
+    for gap_s in (0.0, 0.3, 0.1, 0.2, 0.2, 0.29, 0.11):
+        clock.now_s += gap_s
+        command = make()
+        gate.check(command, clock(), tracking=True)
+        gate.accept(command, clock())
+    clock.now_s += 0.02
+    with pytest.raises(Refused, match="5 per second") as refusal:
+        gate.check(make(), clock(), tracking=True)
+    assert refusal.value.kind == "rate"
