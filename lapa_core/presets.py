@@ -67,6 +67,9 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         data=_RECORDED,
         init=Path("outputs/pretrain_sim/checkpoint"),
         out=Path("outputs/finetune_sim"),
+        steps=1200,
+        trunk_factor=0.3,
+        dropout=0.3,
     ),
     "sim_scratch": FinetuneConfig(
         data=_RECORDED,

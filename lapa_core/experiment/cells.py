@@ -29,6 +29,8 @@ from lapa_core.vla.table import fit as fit_table
 
 DESIGNS = {"lapa": "conv", "lapa_paper": "paper"}
 """Arm -> latent action model: the chosen design, and the paper's layout."""
+TRUNK_STEPS_PER_EPISODE = 2
+"""A pretrained trunk is finetuned for so many steps per labelled episode: few labels overfit it quickly."""
 DATA_SEED = {"default": 1, "shifted": 1001, "labels": 2}
 """Collection seeds; rollouts use other ones, so their scenes are unseen."""
 
@@ -65,7 +67,6 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
     yield Cell("data/shifted", run_data)
     for seed in seeds:
         yield from _videos_to_policy(config, "shifted", "lapa", seed)
-    for seed in seeds:
         yield from _videos_to_policy(config, "default", "lapa_paper", seed)
     for seed in seeds:
         yield Cell(f"pretrain/shifted/actionvla/s{seed}", run_actions, ("data/shifted",), seed=seed)
@@ -169,6 +170,8 @@ def run_finetune(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         if arm == "scratch"
         else _at(config, f"pretrain/{domain}/{arm}/s{cell.seed}") / "checkpoint"
     )
+    if init is not None and config.size == "sim":
+        recipe = replace(recipe, steps=recipe.head_steps + TRUNK_STEPS_PER_EPISODE * cell.labels)
     recipe = replace(
         recipe, data=config.labels or Path("expert"), init=init, out=_at(config, cell.name), episodes=cell.labels,
         subset_seed=cell.seed, seed=cell.seed, progress=False,
