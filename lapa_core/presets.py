@@ -68,8 +68,9 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         init=Path("outputs/pretrain_sim/checkpoint"),
         out=Path("outputs/finetune_sim"),
         steps=1200,
-        trunk_factor=0.3,
-        dropout=0.3,
+        trunk_factor=1.0,
+        freeze_stem=False,
+        dropout=0.2,
     ),
     "sim_scratch": FinetuneConfig(
         data=_RECORDED,
