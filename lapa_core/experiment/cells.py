@@ -139,6 +139,8 @@ def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Pretrain the trunk on the codes of the videos."""
     _, domain, arm, _ = cell.name.split("/")
     recipe = VLA_PRETRAIN[config.size]
+    if config.pretrain_steps:
+        recipe = replace(recipe, steps=config.pretrain_steps)
     labels = _at(config, f"laq/{domain}/{DESIGNS[arm]}/s{cell.seed}") / "labels.npz"
     recipe = replace(
         recipe, data=Path(domain), labels=labels, out=_at(config, cell.name), seed=cell.seed, max_episodes=0,

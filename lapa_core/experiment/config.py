@@ -31,6 +31,8 @@ class ExperimentConfig:
     """Seed of the first scene."""
     size: str = "sim"
     """Recipes: `sim`, or `debug` for a run of seconds that only shows that everything works."""
+    pretrain_steps: int = 0
+    """Optimizer steps of latent pretraining; 0 takes the recipe's."""
     only: str = ""
     """Run only cells whose name contains this, and what they need; empty runs all."""
     workers: int = 2

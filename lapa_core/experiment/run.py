@@ -38,6 +38,8 @@ def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         for k, v in asdict(config).items()
         if k in ("size", "videos", "rollouts", "rollout_seed")
     }
+    if config.pretrain_steps:
+        kept["pretrain_steps"] = config.pretrain_steps
     uses_labels = cell.labels > 0 or cell.name == "data/labels"
     return {
         "cell": cell.name,
