@@ -48,7 +48,10 @@ _DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, keypoints=4, text_dim=16, features
 
 VLA_PRETRAIN: dict[str, PretrainConfig] = {
     "sim": PretrainConfig(
-        data=_VIDEOS, labels=Path("outputs/laq_sim/labels.npz"), out=Path("outputs/pretrain_sim")
+        data=_VIDEOS,
+        labels=Path("outputs/laq_sim/labels.npz"),
+        out=Path("outputs/pretrain_sim"),
+        steps=6000,
     ),
     "debug": PretrainConfig(
         data=_VIDEOS,
