@@ -52,13 +52,12 @@ class Supervisor:
                     start_new_session=True, preexec_fn=_die_with_parent,
                 )  # fmt: skip
                 self._processes.append((plan, process))
+                reader = threading.Thread(target=self._read, args=(plan.name, process), daemon=True)
+                reader.start()
+                self._readers.append(reader)
         except OSError:  # __exit__ is not called then
             self.stop()
             raise
-        for plan, process in self._processes:
-            reader = threading.Thread(target=self._read, args=(plan.name, process), daemon=True)
-            reader.start()
-            self._readers.append(reader)
         return self
 
     def __exit__(
