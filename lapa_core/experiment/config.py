@@ -27,8 +27,8 @@ class ExperimentConfig:
     """Further episodes that only the probe sees."""
     rollouts: int = 100
     """Rollouts per policy, on scenes common to all."""
-    rollout_seed: int = 100_000
-    """Seed of the first scene."""
+    rollout_seed: int = 400_000
+    """Seed of the first scene. Recipes were tuned on scenes from 100000 on: never report those."""
     size: str = "sim"
     """Recipes: `sim`, or `debug` for a run of seconds that only shows that everything works."""
     pretrain_steps: int = 0
