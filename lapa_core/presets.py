@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named configurations of the learning stages: `sim` gives useful behaviour on two cores, `debug` runs in seconds.
+"""Named configurations of the policy's stages: `sim` gives useful behaviour on two cores, `debug` runs in seconds.
 
 `data` and other inputs are the folders that the stages before write by default; give others on the command line.
 """
@@ -8,41 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapa_core.laq.config import ConvLaqConfig, LaqTrainConfig, PatchLaqConfig
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TrunkConfig
 
 _VIDEOS = Path("data/videos_default")
 _RECORDED = Path("data/recorded450")
-
-LAQ_TRAIN: dict[str, LaqTrainConfig] = {
-    "sim": LaqTrainConfig(data=_VIDEOS, out=Path("outputs/laq_sim")),
-    "sim_paper": LaqTrainConfig(
-        data=_VIDEOS,
-        out=Path("outputs/laq_sim_paper"),
-        model=PatchLaqConfig(dim=64, heads=2),
-        shift_px=0,
-        steps=2000,
-        batch_size=32,
-        learning_rate=1e-3,
-    ),
-    "debug": LaqTrainConfig(
-        data=_VIDEOS,
-        out=Path("outputs/laq_debug"),
-        model=ConvLaqConfig(width=8, keypoints=4, codes=8),
-        steps=20,
-        batch_size=16,
-        max_episodes=8,
-    ),
-    "debug_paper": LaqTrainConfig(
-        data=_VIDEOS,
-        out=Path("outputs/laq_debug_paper"),
-        model=PatchLaqConfig(dim=32, heads=2, depth=1, code_dim=8),
-        steps=20,
-        batch_size=16,
-        max_episodes=8,
-    ),
-}
-"""`lapa laq train <name>`; `*_paper` is the paper's layout."""
 
 _DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, keypoints=4, text_dim=16, features=32)
 

@@ -17,11 +17,12 @@ from lapa_core.evaluate import EvalConfig, evaluate
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.data import at_size, load_video_set, make_video_set
 from lapa_core.laq.checkpoint import load_laq
-from lapa_core.laq.config import LaqLabelConfig
 from lapa_core.laq.label import label
+from lapa_core.laq.label_config import LaqLabelConfig
+from lapa_core.laq.presets import LAQ_TRAIN
 from lapa_core.laq.probe import probe_model
 from lapa_core.laq.train import train as train_laq
-from lapa_core.presets import LAQ_TRAIN, VLA_FINETUNE, VLA_PRETRAIN
+from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.finetune import train as finetune
 from lapa_core.vla.pretrain import train as pretrain

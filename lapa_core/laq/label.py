@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.checkpoint import load_laq
-from lapa_core.laq.config import LaqLabelConfig
+from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.laq.usage import code_usage, warn_if_collapsed

@@ -18,7 +18,7 @@ from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.checkpoint import load_laq
-from lapa_core.laq.config import LaqProbeConfig
+from lapa_core.laq.label_config import LaqProbeConfig
 from lapa_core.laq.usage import code_usage
 
 __all__ = ["LaqProbeConfig", "ProbeReport", "main", "probe", "probe_model"]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.checkpoint import build_laq, describe, save_laq
-from lapa_core.laq.config import LaqTrainConfig
+from lapa_core.laq.presets import LAQ_TRAIN as PRESETS
+from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.laq.usage import code_usage, warn_if_collapsed
-from lapa_core.presets import LAQ_TRAIN as PRESETS
 from lapa_core.train.augment import load_images, random_shift
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step

@@ -12,10 +12,12 @@ import torch
 
 from lapa_core.errors import CheckpointError, DataError
 from lapa_core.laq.checkpoint import load_laq
-from lapa_core.laq.config import ConvLaqConfig, LaqLabelConfig, LaqTrainConfig, PatchLaqConfig
+from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
 from lapa_core.laq.label import label
+from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only, train
+from lapa_core.laq.train_config import LaqTrainConfig
 from tests.toy import toy_store
 
 CONV = ConvLaqConfig(width=8, codes=4)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lapa_core.data.episode import open_source
-from lapa_core.laq.config import LaqLabelConfig, LaqProbeConfig
 from lapa_core.laq.label import label
+from lapa_core.laq.label_config import LaqLabelConfig, LaqProbeConfig
 from lapa_core.laq.probe import probe
 from lapa_core.laq.train import train as train_laq
 from lapa_core.policy import Policy
