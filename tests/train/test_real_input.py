@@ -14,10 +14,11 @@ import pytest
 from lapa_core.data.episode import open_source
 from lapa_core.laq.label import label
 from lapa_core.laq.label_config import LaqLabelConfig, LaqProbeConfig
+from lapa_core.laq.presets import LAQ_TRAIN
 from lapa_core.laq.probe import probe
 from lapa_core.laq.train import train as train_laq
 from lapa_core.policy import Policy
-from lapa_core.presets import LAQ_TRAIN, VLA_FINETUNE, VLA_PRETRAIN
+from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.vla.finetune import train as finetune
 from lapa_core.vla.pretrain import train as pretrain
 
