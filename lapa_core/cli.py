@@ -44,6 +44,11 @@ VERBS = (
         "record videos (or demonstrations) of the scripted expert",
     ),
     Verb("sim gallery", "lapa_core.sim.gallery:GalleryConfig", "draw a contact sheet of the tasks"),
+    Verb(
+        "data index",
+        "lapa_core.data.index:IndexConfig",
+        "scan videos, frame folders or data sets once, for training and labelling at size",
+    ),
     Verb("data info", "lapa_core.data.commands:InfoConfig", "say what a data set holds"),
     Verb(
         "data import",
@@ -76,6 +81,31 @@ VERBS = (
         "measure what the codes say about the true actions",
     ),
     Verb(
+        "laq report",
+        "lapa_core.laq.report:LaqReportConfig",
+        "one page that answers: is my latent action model good?",
+    ),
+    Verb(
+        "laq play",
+        "lapa_core.laq.play:LaqPlayConfig",
+        "the world model: choose a frame and codes, watch what the decoder makes of them",
+    ),
+    Verb(
+        "laq info",
+        "lapa_core.laq.info:LaqInfoConfig",
+        "parameters, names and shapes of a preset, as JSON, without allocating them",
+    ),
+    Verb(
+        "laq import-release",
+        "lapa_core.laq.import_release:ImportReleaseConfig",
+        "turn the authors' laq_openx.pt into a checkpoint of ours",
+    ),
+    Verb(
+        "laq options",
+        "lapa_core.experiment.options:LaqOptionsConfig",
+        "train and probe every option of the latent action model on the simulator's videos",
+    ),
+    Verb(
         "vla pretrain",
         "lapa_core.vla.pretrain:PretrainConfig",
         "teach the policy to predict latent codes",
@@ -104,6 +134,16 @@ VERBS = (
         "bench sim",
         "lapa_core.bench.sim:BenchSimConfig",
         "control steps per second of the simulator",
+    ),
+    Verb(
+        "bench laq",
+        "lapa_core.bench.laq:BenchLaqConfig",
+        "training images per second against a plain fp32 loop over the same model",
+    ),
+    Verb(
+        "bench video",
+        "lapa_core.bench.video:BenchVideoConfig",
+        "frame pairs per CPU second against the map-style loader and the decode limit",
     ),
 )
 
