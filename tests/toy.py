@@ -6,6 +6,19 @@ from __future__ import annotations
 import numpy as np
 
 from lapa_core.data.store import FrameStore
+from lapa_core.laq.config import PatchLaqConfig
+
+TOY_PATCH = PatchLaqConfig(
+    image_px=32,
+    patch_px=4,
+    dim=16,
+    heads=2,
+    spatial_depth=1,
+    temporal_depth=1,
+    decoder_depth=1,
+    code_dim=8,
+)
+"""The paper's layout, small enough for a test."""
 
 _DIRECTION = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 

@@ -38,6 +38,8 @@ class LatentActionModel(nn.Module, ABC):
     """K, latent tokens per pair."""
     codes: int
     """N, codes per token."""
+    paints: bool = True
+    """Whether predictions are images; without, `render` and `decode` are refused."""
 
     @abstractmethod
     def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
@@ -57,6 +59,24 @@ class LatentActionModel(nn.Module, ABC):
     @abstractmethod
     def centres(self) -> NDArray[np.float32]:
         """Return the vector of every code (N, D)."""
+
+    def target(self, x_BCHW: Tensor) -> Tensor:
+        """Return what a prediction of these later frames is compared with; the frames, unless a design says else."""
+        return x_BCHW
+
+    def auxiliary_loss(self) -> Tensor:
+        """Return what the last `predict` adds to the loss (a quantiser's commitment); zero for most."""
+        return torch.zeros((), device=self._device)
+
+    def set_step(self, *, seed: int, step: int, rank: int = 0, world: int = 1) -> None:
+        """Say which step the next `predict` belongs to, so that its noise depends on nothing else.
+
+        Args:
+            seed: seed of the run.
+            step: optimizer step, from 0.
+            rank: which of `world` processes this is; its batch is the rank-th equal part of the joint batch.
+            world: processes that train together.
+        """
 
     def after_step(self, step: int, total_steps: int) -> dict[str, float]:
         """Maintain the codebook after an optimizer step; return metrics of what was done."""

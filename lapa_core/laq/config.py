@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lapa_core.errors import ContractError
+
+QuantiserName = Literal["nsvq", "vq_ema", "fsq", "none"]
+"""How continuous tokens become codes: see `lapa_core.laq.quantise`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,9 @@ class ConvLaqConfig:
     latent_dim: int = 3
     """Numbers in the continuous latent: few, so that only the motion fits through."""
     codes: int = 64
-    """Clusters of the latent (k-means), which are the codes."""
+    """Codes of the one latent token: clusters (k-means) with the quantiser `none`, else the codebook's size."""
+    quantiser: QuantiserName = "none"
+    """What makes the codes: `none` clusters the continuous latents after training, the others quantise in training."""
 
     def __post_init__(self) -> None:
         for name in ("image_px", "width", "keypoints"):
@@ -33,27 +39,86 @@ class ConvLaqConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLaqConfig:
-    """The paper's layout (section 3.1, appendix A): patch transformer, 2 x 2 tokens, NSVQ."""
+    """The paper's layout (section 3.1, appendix A) at its sizes: patch transformer, 4 tokens of 8 codes, NSVQ."""
 
-    image_px: int = 32
-    """Side of the frames [px] (paper: 256)."""
-    patch_px: int = 4
-    """Side of a patch [px] (paper: 32); image_px / patch_px must be 8, which the 2 x 2 token head assumes."""
-    dim: int = 128
-    """Width of the transformer (paper: 1024)."""
-    heads: int = 4
-    """Attention heads (paper: 16)."""
-    depth: int = 2
-    """Layers of each of the spatial encoder, temporal encoder and decoder (paper: 8)."""
+    image_px: int = 256
+    """Side of the frames [px]; a multiple of patch_px."""
+    patch_px: int = 32
+    """Side of a patch [px]."""
+    dim: int = 1024
+    """Width of the transformers; a multiple of heads."""
+    heads: int = 16
+    """Attention heads."""
+    spatial_depth: int = 8
+    """Layers of the encoder over the patches of one frame."""
+    temporal_depth: int = 8
+    """Layers of the encoder over the two frames at one patch."""
+    decoder_depth: int = 8
+    """Layers of the decoder, which attends to the latent tokens."""
     code_dim: int = 32
-    """Width of a code (paper: 32)."""
+    """Width of a latent token."""
     codes: int = 8
-    """Codes of the one codebook that all four tokens share (paper: 8)."""
+    """Codes of the one codebook that all tokens share."""
+    code_tokens: int = 4
+    """Latent tokens per pair, read row by row off a grid: 4 is 2 x 2, 2 is 2 x 1, 8 is 4 x 2."""
+    quantiser: QuantiserName = "nsvq"
+    """What makes the codes: noise substitution (the paper), VQ with moving averages, finite scalars, or `none`
+    (continuous in training, clustered afterwards)."""
+    target: Literal["pixels", "dinov2"] = "pixels"
+    """What the decoder predicts of the later frame: its pixels, or its features in a frozen DINOv2."""
+    dinov2: str = "facebook/dinov2-base"
+    """DINOv2 model for the target `dinov2`: an id of the Hugging Face hub, or a local folder."""
+    dinov2_revision: str = "main"
+    """Branch, tag or commit of that model; give a commit for a run that others shall repeat. Unused for a folder."""
+    compat: Literal["corrected", "release"] = "corrected"
+    """`release` is the authors' published network to the bit, with its quirks, for their weights."""
 
     def __post_init__(self) -> None:
-        if self.image_px != 8 * self.patch_px:
+        for name in ("patch_px", "spatial_depth", "temporal_depth", "decoder_depth", "code_dim"):
+            if (value := getattr(self, name)) < 1:
+                raise ContractError(f"{name} is {value}; it must be at least 1")
+        if self.image_px < 1 or self.image_px % self.patch_px:
             raise ContractError(
-                f"image_px is {self.image_px}; it must be 8 patches of {self.patch_px} px"
+                f"image_px is {self.image_px}; it must be a multiple of patch_px {self.patch_px}"
             )
-        if self.dim % self.heads:
+        if self.heads < 1 or self.dim % self.heads:
             raise ContractError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        if self.codes < 2:
+            raise ContractError(f"codes is {self.codes}; at least 2 are needed")
+        if self.code_tokens < 1 or max(self.token_grid) > self.grid:
+            raise ContractError(
+                f"code_tokens is {self.code_tokens}; it must be rows x columns with at most "
+                f"{self.grid} of each, the patches per side"
+            )
+        if self.compat == "release":
+            self._check_release()
+
+    @property
+    def grid(self) -> int:
+        """Patches per side."""
+        return self.image_px // self.patch_px
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of the latent tokens: the squarest grid, taller than wide."""
+        columns = max(c for c in range(1, self.code_tokens + 1) if _fits(self.code_tokens, c))
+        return self.code_tokens // columns, columns
+
+    def _check_release(self) -> None:
+        """The release exists in one layout; its widths may differ (tests), its structure not."""
+        needed = {"quantiser": "nsvq", "target": "pixels", "code_tokens": 4}
+        for name, value in needed.items():
+            if (given := getattr(self, name)) != value:
+                raise ContractError(
+                    f"{name} is {given!r}, but compat='release' only exists with {value!r}; "
+                    "choose compat='corrected' for the options"
+                )
+        if self.grid != 8:
+            raise ContractError(
+                f"compat='release' has 8 x 8 patches; image_px {self.image_px} / patch_px "
+                f"{self.patch_px} makes {self.grid}"
+            )
+
+
+def _fits(count: int, columns: int) -> bool:
+    return count % columns == 0 and columns * columns <= count

@@ -160,9 +160,11 @@ class PatchLaq(LatentActionModel):
         dim, heads, pixels = config.dim, config.heads, 3 * config.patch_px**2
         self.embed = nn.Sequential(nn.LayerNorm(pixels), nn.Linear(pixels, dim), nn.LayerNorm(dim))
         self.bias = PositionBias(heads, dim)
-        self.spatial = nn.ModuleList(SpatialBlock(dim, heads) for _ in range(config.depth))
+        self.spatial = nn.ModuleList(SpatialBlock(dim, heads) for _ in range(config.spatial_depth))
         self.spatial_norm = nn.LayerNorm(dim, bias=False)
-        self.temporal = nn.ModuleList(TemporalBlock(dim, heads) for _ in range(config.depth))
+        self.temporal = nn.ModuleList(
+            TemporalBlock(dim, heads) for _ in range(config.temporal_depth)
+        )
         self.temporal_norm = nn.LayerNorm(dim, bias=False)
         self.narrow = nn.Linear(dim, config.code_dim)
         self.pool = nn.Sequential(
@@ -173,7 +175,7 @@ class PatchLaq(LatentActionModel):
         self.quantiser = Nsvq(config.codes, config.code_dim)
         self.widen = nn.Linear(config.code_dim, dim)
         self.decoder = nn.ModuleList(
-            SpatialBlock(dim, heads, cross=True) for _ in range(config.depth)
+            SpatialBlock(dim, heads, cross=True) for _ in range(config.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(dim, bias=False)
         self.to_pixels = nn.Linear(dim, pixels)

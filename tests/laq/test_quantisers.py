@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from lapa_core.laq.config import PatchLaqConfig
 from lapa_core.laq.kmeans import kmeans
 from lapa_core.laq.model import PatchLaq
 from lapa_core.laq.nsvq import Nsvq
 from lapa_core.laq.usage import code_usage, warn_if_collapsed
+from tests.toy import TOY_PATCH
 
 
 def test_noise_substitution_keeps_the_error_length_and_evaluation_gives_the_code():
@@ -92,7 +93,7 @@ def test_kmeans_finds_separate_clusters_and_survives_few_points():
 def test_first_frame_features_do_not_see_the_second():
     """The paper's encoder is causal; the release's is not (facts, quirk Q3)."""
     torch.manual_seed(0)
-    model = PatchLaq(PatchLaqConfig(dim=16, heads=2, depth=2, code_dim=8)).eval()
+    model = PatchLaq(replace(TOY_PATCH, temporal_depth=2)).eval()
     x = torch.randn(3, 2, 16)
     changed = x.clone()
     changed[:, 1] += 1.0
@@ -104,13 +105,13 @@ def test_first_frame_features_do_not_see_the_second():
 
 def test_decoder_starts_from_patches_without_gradient():
     torch.manual_seed(0)
-    model = PatchLaq(PatchLaqConfig(dim=16, heads=2, depth=1, code_dim=8))
+    model = PatchLaq(TOY_PATCH)
     model.paint(torch.rand(2, 3, 32, 32), torch.randn(2, 4, 8)).sum().backward()
     assert all(parameter.grad is None for parameter in model.embed.parameters())
 
 
 def test_patches_are_put_back_where_they_were():
-    model = PatchLaq(PatchLaqConfig(dim=16, heads=2, depth=1, code_dim=8))
+    model = PatchLaq(TOY_PATCH)
     image = torch.rand(2, 3, 32, 32)
     patches = model._patches(image)
     assert patches.shape == (2, 64, 48)

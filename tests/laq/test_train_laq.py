@@ -12,16 +12,16 @@ import torch
 
 from lapa_core.errors import CheckpointError, DataError
 from lapa_core.laq.checkpoint import load_laq
-from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
+from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.label import label
 from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only, train
 from lapa_core.laq.train_config import LaqTrainConfig
-from tests.toy import toy_store
+from tests.toy import TOY_PATCH, toy_store
 
 CONV = ConvLaqConfig(width=8, codes=4)
-PATCH = PatchLaqConfig(dim=16, heads=2, depth=1, code_dim=8)
+PATCH = TOY_PATCH
 
 
 def config(out: Path, model=CONV, **changes) -> LaqTrainConfig:
