@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,27 @@ class ProbeReport:
     """Pairs that scored the probe."""
 
 
+def motion(store: FrameStore, pairs_P2: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the commanded motion (P, 7) between the frames of each pair, in the order of `ACTION_NAMES`.
+
+    Six deltas are summed from the first frame to the one before the later frame [m, rad]; the gripper, an absolute
+    opening, is averaged over the same frames.
+
+    Raises:
+        DataError: the data set has no actions.
+    """
+    if store.actions is None:
+        raise DataError(
+            "the probe needs true motion, but the data set has no actions; record one with "
+            "`lapa sim collect --with-actions`"
+        )
+    actions_N7 = store.actions.astype(np.float64)
+    before_N7 = np.concatenate([np.zeros((1, 7)), np.cumsum(actions_N7[:-1], axis=0)])
+    total_P7 = before_N7[pairs_P2[:, 1]] - before_N7[pairs_P2[:, 0]]
+    total_P7[:, 6] /= pairs_P2[:, 1] - pairs_P2[:, 0]
+    return total_P7
+
+
 def displacement(
     store: FrameStore, pairs_P2: NDArray[np.int64], position_N2: NDArray | None
 ) -> NDArray[np.float64]:
@@ -64,43 +86,62 @@ def displacement(
         DataError: the data set has neither.
     """
     if position_N2 is None:
-        if store.actions is None:
-            raise DataError(
-                "the probe needs true motion, but the data set has no actions; record one with "
-                "`lapa sim collect --with-actions`"
-            )
-        deltas_N2 = store.actions[:-1, :2].astype(np.float64)
-        position_N2 = np.concatenate([np.zeros((1, 2)), np.cumsum(deltas_N2, axis=0)])
+        return motion(store, pairs_P2)[:, :2]
     return position_N2[pairs_P2[:, 1]] - position_N2[pairs_P2[:, 0]]
 
 
-def _ridge_r2(
-    x_PF: NDArray[np.float64], y_P2: NDArray[np.float64], episode_P: NDArray[np.int64]
-) -> float:
-    """Fit on every other episode, score on the rest; the penalty is chosen on a fifth of the fitting episodes."""
-    fit = episode_P % 2 == 0
-    tune = episode_P % 10 == 0
-    scores = [_ridge_score(x_PF, y_P2, fit & ~tune, tune, ridge) for ridge in RIDGES]
-    return _ridge_score(x_PF, y_P2, fit, ~fit, RIDGES[int(np.argmax(scores))])
+class RidgeR2(NamedTuple):
+    """Held-out R2 of a ridge regression; 1 is perfect, 0 is the mean, below 0 is worse than the mean."""
+
+    joint: float
+    """Over all columns together, weighted by their variance."""
+    each_A: NDArray[np.float64]
+    """Of each column, with a penalty of its own; NaN for a column that is constant where it is scored."""
 
 
-def _ridge_score(
+def ridge_r2(
+    x_PF: NDArray[np.float64], y_PA: NDArray[np.float64], episode_P: NDArray[np.int64]
+) -> RidgeR2:
+    """Fit on every other episode, score on the rest; the penalty is chosen on a fifth of the fitting episodes.
+
+    Args:
+        x_PF: what is known of each pair.
+        y_PA: what is to be predicted.
+        episode_P: episode of each pair; even ones fit, and of those every fifth chooses the penalty.
+    """
+    fit, tune = episode_P % 2 == 0, episode_P % 10 == 0
+    residual_RA, _ = _ridge_errors(x_PF, y_PA, fit & ~tune, tune)
+    error_RA, total_A = _ridge_errors(x_PF, y_PA, fit, ~fit)
+    joint = error_RA[residual_RA.sum(axis=1).argmin()].sum() / total_A.sum()
+    each_A = error_RA[residual_RA.argmin(axis=0), np.arange(y_PA.shape[1])]
+    share_A = np.divide(each_A, total_A, out=np.full(len(total_A), np.nan), where=total_A > 0)
+    return RidgeR2(float(1.0 - joint), 1.0 - share_A)
+
+
+def _ridge_errors(
     x_PF: NDArray[np.float64],
-    y_P2: NDArray[np.float64],
+    y_PA: NDArray[np.float64],
     fit: NDArray[np.bool_],
     score: NDArray[np.bool_],
-    ridge: float,
-) -> float:
-    x_mean, y_mean = x_PF[fit].mean(axis=0), y_P2[fit].mean(axis=0)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the squared errors per penalty and column (R, A), and those of the scored pairs' own mean (A,)."""
+    x_mean, y_mean = x_PF[fit].mean(axis=0), y_PA[fit].mean(axis=0)
     x = x_PF[fit] - x_mean
-    weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y_P2[fit] - y_mean))
-    error = y_P2[score] - y_mean - (x_PF[score] - x_mean) @ weights
-    return float(
-        1.0 - np.square(error).sum() / np.square(y_P2[score] - y_P2[score].mean(axis=0)).sum()
-    )
+    eigenvalues_F, basis_FF = np.linalg.eigh(x.T @ x)
+    inner_FA = basis_FF.T @ (x.T @ (y_PA[fit] - y_mean))
+    turned_PF = (x_PF[score] - x_mean) @ basis_FF
+    wanted_PA = y_PA[score] - y_mean
+    errors = [
+        np.square(
+            wanted_PA - turned_PF @ (inner_FA / (eigenvalues_F.clip(min=0.0) + ridge)[:, None])
+        ).sum(axis=0)
+        for ridge in RIDGES
+    ]
+    return np.stack(errors), np.square(y_PA[score] - y_PA[score].mean(axis=0)).sum(axis=0)
 
 
-def _small(frames_PSSC: NDArray[np.uint8]) -> NDArray[np.float64]:
+def small(frames_PSSC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the frames averaged to 16 x 16 px, flat, in [0, 1]: (P, 768)."""
     factor = frames_PSSC.shape[1] // PIXEL_SIDE
     side = factor * PIXEL_SIDE
     blocks = frames_PSSC[:, :side, :side].reshape(-1, PIXEL_SIDE, factor, PIXEL_SIDE, factor, 3)
@@ -137,15 +178,15 @@ def probe_model(
     latent = model.encode(first, second)
     hot = one_hot(latent.codes_BK, model.codes)
     vectors = latent.vectors_BKD.reshape(len(hot), -1).astype(np.float64)
-    first_small = _small(first)
+    first_small = small(first)
     usage = code_usage(latent.codes_BK, model.codes)
     shuffled = np.random.default_rng(0).permutation(len(hot))
     return ProbeReport(
-        r2_codes=_ridge_r2(hot, y_P2, episode_P),
-        r2_vectors=_ridge_r2(vectors, y_P2, episode_P),
-        r2_pixel_difference=_ridge_r2(_small(second) - first_small, y_P2, episode_P),
-        r2_first_frame=_ridge_r2(first_small, y_P2, episode_P),
-        r2_shuffled_codes=_ridge_r2(hot[shuffled], y_P2, episode_P),
+        r2_codes=ridge_r2(hot, y_P2, episode_P).joint,
+        r2_vectors=ridge_r2(vectors, y_P2, episode_P).joint,
+        r2_pixel_difference=ridge_r2(small(second) - first_small, y_P2, episode_P).joint,
+        r2_first_frame=ridge_r2(first_small, y_P2, episode_P).joint,
+        r2_shuffled_codes=ridge_r2(hot[shuffled], y_P2, episode_P).joint,
         perplexity_per_token=usage.perplexity_per_token,
         joint_perplexity=usage.joint_perplexity,
         joint_count=usage.joint_count,
