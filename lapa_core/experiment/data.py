@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
+from lapa_core.robot.contract import load_contract
 from lapa_core.robot.kinematics import forward_kinematics
-from lapa_core.robot.models import get_arm_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,11 +36,12 @@ def make_video_set(
     directory: Path, *, episodes: int, seed: int, domain: str, image_px: int, workers: int
 ) -> Path:
     """Collect episodes of the scripted expert into `directory`, unless they are there already."""
+    from lapa_core.sim.appearance import get_appearance
     from lapa_core.sim.rollout import RolloutConfig, iter_episodes
 
     if directory.is_dir():
         return directory
-    arm = get_arm_model("wx250s")
+    arm = load_contract(get_appearance(domain).contract).arm
     config = RolloutConfig(seed=seed, domain=domain, image_px=image_px)
     recorded = list(iter_episodes(range(episodes), config, workers=workers))
     fresh = directory.with_name(f".{directory.name}.fresh")

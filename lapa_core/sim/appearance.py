@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the simulated table looks: colours, light and cameras, and the named domains.
 
-A domain changes what is seen and nothing else: geometry, physics, tasks and instructions are shared, so that videos
-of one domain can pretrain a policy for another (experiment (d) of the README). Imports numpy only.
+A domain changes what is seen: board, blocks, physics, tasks and instructions are shared, so that videos of one domain
+can pretrain a policy for another (experiment (d) of the README). `hard` also has another arm. Imports numpy only.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class Appearance:
     """Point in `base_link` that the front camera looks at [m]."""
     camera_fovy_deg: float = 30.0
     """Vertical opening angle of the front camera [deg]."""
+    contract: str = "wx250s_sim"
+    """Robot contract of the domain, which names its arm."""
+    distractors: int = 0
+    """How many objects move by themselves, of `lapa_core.sim.distractors.DISTRACTORS`."""
 
 
 DOMAINS: dict[str, Appearance] = {
@@ -69,8 +73,25 @@ DOMAINS: dict[str, Appearance] = {
         camera_target_m=(0.293, 0.002, 0.0),
         camera_fovy_deg=31.5,
     ),
+    "hard": Appearance(
+        link_rgb=(0.24, 0.36, 0.30),
+        joint_rgb=(0.66, 0.66, 0.62),
+        tool_rgb=(0.90, 0.88, 0.80),
+        board_rgb=(0.50, 0.44, 0.36),
+        border_rgb=(0.20, 0.18, 0.17),
+        table_rgb=(0.30, 0.31, 0.34),
+        ambient=0.36,
+        diffuse=0.62,
+        lamp_position_m=(0.05, -0.80, 0.80),
+        camera_position_m=(0.50, 0.34, 0.60),
+        camera_target_m=(0.305, 0.025, 0.0),
+        camera_fovy_deg=34.0,
+        contract="vx300s_sim",
+        distractors=4,
+    ),
 }
-"""`default` is the robot's own camera; `shifted` has another camera pose, light, board and arm colour."""
+"""`default` is the robot's own camera; `shifted` has another camera pose, light, board and arm colour; `hard` has a
+camera at the side, another light, a larger arm and four objects that move by themselves."""
 
 
 def get_appearance(domain: str) -> Appearance:

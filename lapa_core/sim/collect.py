@@ -19,6 +19,7 @@ from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import INFO_PATH, OWN_KEY, make_features, read_info
 from lapa_core.errors import ContractError
 from lapa_core.robot.contract import load_contract
+from lapa_core.sim.appearance import get_appearance
 from lapa_core.sim.expert import NoiseConfig
 from lapa_core.sim.instructions import FAMILIES
 from lapa_core.sim.rollout import STATE_NAMES, RolloutConfig, iter_episodes
@@ -60,7 +61,7 @@ def collect(config: CollectConfig) -> int:
     Raises:
         DataError: `config.out` holds another data set, or one recorded with other settings.
     """
-    contract = load_contract("wx250s_sim")
+    contract = load_contract(get_appearance(config.domain).contract)
     writer = LeRobotWriter(
         config.out,
         fps=round(contract.control_rate_hz),

@@ -20,6 +20,7 @@ from lapa_core.errors import ActionError, ContractError
 from lapa_core.image import preprocess
 from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_core.robot.controller import ArmController
+from lapa_core.sim.appearance import get_appearance
 from lapa_core.sim.instructions import FAMILIES
 from lapa_core.sim.layout import Layout, sample_layout
 from lapa_core.sim.tasks import Task, parse_instruction, sample_task
@@ -45,7 +46,7 @@ class TabletopEnv(gymnasium.Env[Observation, Action]):
         *,
         domain: str = "default",
         families: tuple[str, ...] = FAMILIES,
-        contract: str | RobotContract = "wx250s_sim",
+        contract: str | RobotContract | None = None,
         image_px: int | None = None,
         max_steps: int = 60,
         render_mode: str | None = None,
@@ -56,7 +57,7 @@ class TabletopEnv(gymnasium.Env[Observation, Action]):
         Args:
             domain: a key of `lapa_core.sim.appearance.DOMAINS`.
             families: families of tasks to draw from.
-            contract: robot contract, or its name.
+            contract: robot contract, or its name; None takes the domain's.
             image_px: side of the observed image [px]; None takes the contract's.
             max_steps: control steps before truncation.
             render_mode: None or `rgb_array`.
@@ -73,7 +74,8 @@ class TabletopEnv(gymnasium.Env[Observation, Action]):
             raise ContractError(f"render_mode is {render_mode!r}; allowed is None or 'rgb_array'")
         if max_steps < 1:
             raise ContractError(f"max_steps is {max_steps}; it must be at least 1")
-        self.contract = load_contract(contract) if isinstance(contract, str) else contract
+        chosen = get_appearance(domain).contract if contract is None else contract
+        self.contract = load_contract(chosen) if isinstance(chosen, str) else chosen
         self.controller = ArmController(self.contract)
         self.world = TabletopWorld(domain, arm=self.contract.arm)
         self.render_mode = render_mode

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lapa_core.robot.models import ArmModel
 from lapa_core.sim.appearance import BLOCK_RGB, Appearance, Vec3
 from lapa_core.sim.arm_mjcf import add_arm
+from lapa_core.sim.distractors import add_distractors
 from lapa_core.sim.geometry import BLOCK_SIZE_M, BOARD_MAX_M, BOARD_MIN_M
 from lapa_core.sim.mjcf import add
 
@@ -39,6 +40,7 @@ def build_mjcf(arm: ArmModel, look: Appearance) -> str:
     _add_lamp_and_camera(worldbody, look)
     _add_board(worldbody, look)
     _add_blocks(worldbody)
+    add_distractors(worldbody, look)
     actuators = Element("actuator")
     add_arm(worldbody, actuators, arm, look)
     root.append(actuators)

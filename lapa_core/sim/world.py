@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lapa_core.errors import ActionError, ContractError
+from lapa_core.robot.contract import load_contract
 from lapa_core.robot.kinematics import solve_ik
-from lapa_core.robot.models import ArmModel, get_arm_model
+from lapa_core.robot.models import ArmModel
 from lapa_core.sim.appearance import Appearance, get_appearance
 from lapa_core.sim.arm_mjcf import FINGER_JOINTS
+from lapa_core.sim.distractors import DistractorPaths
 from lapa_core.sim.geometry import BLOCK_SIZE_M, TOOL_DOWN_ROTATION, TOOL_HEIGHT_M
 from lapa_core.sim.gl import load_mujoco, open_renderer
 from lapa_core.sim.layout import Layout, sample_layout
@@ -41,7 +43,7 @@ class TabletopWorld:
         Args:
             appearance: what the cameras see, or the name of a domain.
             seed: seed of the layout drawn when `reset` gets none.
-            arm: the arm; None is the WidowX-250s.
+            arm: the arm; None is the one of the appearance's contract.
 
         Raises:
             SetupError: MuJoCo is not installed.
@@ -49,7 +51,7 @@ class TabletopWorld:
         """
         self._mujoco = load_mujoco()
         self.appearance = get_appearance(appearance) if isinstance(appearance, str) else appearance
-        self.arm = arm if arm is not None else get_arm_model("wx250s")
+        self.arm = arm if arm is not None else load_contract(self.appearance.contract).arm
         self.model = self._mujoco.MjModel.from_xml_string(build_mjcf(self.arm, self.appearance))
         self.data = self._mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, bool], Any] = {}
@@ -63,6 +65,7 @@ class TabletopWorld:
         self._block_qpos = {name: int(joint_of(f"{name}_block").qposadr[0]) for name in BLOCK_NAMES}
         self._block_body = {name: int(self.model.body(f"{name}_block").id) for name in BLOCK_NAMES}
         self._ee_site = int(self.model.site("ee_gripper_link").id)
+        self._distractors: DistractorPaths | None = None
         self.start_positions_m: dict[str, Array] = {}
         """Block positions at the last `mark_start` [m]; push distances are counted from here."""
         self.reset()
@@ -98,6 +101,9 @@ class TabletopWorld:
         self.data.qpos[self._arm_qpos] = np.asarray(joints_rad, dtype=np.float64)
         self.set_joint_targets(self.data.qpos[self._arm_qpos], 0.0)
         self.data.qpos[self._finger_qpos] = self.data.ctrl[6:]
+        if self.appearance.distractors:
+            self._distractors = DistractorPaths(self.appearance.distractors, layout)
+            self._move_distractors(0.0)
         self._mujoco.mj_forward(self.model, self.data)
         self.mark_start()
         return layout
@@ -124,10 +130,16 @@ class TabletopWorld:
 
     def step(self, seconds: float) -> None:
         """Advance the physics by `seconds`, rounded to whole physics steps of `TIMESTEP_S`."""
-        self._mujoco.mj_step(self.model, self.data, nstep=max(1, round(seconds / TIMESTEP_S)))
+        steps = max(1, round(seconds / TIMESTEP_S))
+        self._move_distractors(self.data.time + steps * TIMESTEP_S)
+        self._mujoco.mj_step(self.model, self.data, nstep=steps)
         # mj_step leaves poses of one physics step ago; what is measured and rendered must be of now.
         self._mujoco.mj_kinematics(self.model, self.data)
         self._mujoco.mj_camlight(self.model, self.data)
+
+    def _move_distractors(self, time_s: float) -> None:
+        if self._distractors is not None:
+            self.data.mocap_pos[:], self.data.mocap_quat[:] = self._distractors.at(time_s)
 
     @property
     def time_s(self) -> float:
