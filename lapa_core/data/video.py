@@ -87,15 +87,33 @@ def encode_video(
     sync(path)
 
 
-def read_timestamps(path: Path) -> NDArray[np.float64]:
-    """Return the presentation time of every frame [s], sorted; nothing is decoded.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PacketTable:
+    """What the packets of a video file say about its frames, without decoding one."""
+
+    pts: NDArray[np.int64]
+    """(T,) presentation time of each frame, increasing [time_base]."""
+    time_base: Fraction
+    """Length of one tick of `pts` [s]."""
+    keyframes: NDArray[np.int32]
+    """(K,) frame numbers that can be decoded without the frames before them."""
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """(T,) presentation time of each frame [s]."""
+        return self.pts * float(self.time_base)
+
+
+def read_packets(path: Path) -> PacketTable:
+    """Read the time of every frame and which are key frames; nothing is decoded.
 
     Raises:
         DataError: not a video, no frames, or cut short.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        times: list[float] = []
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        pts: list[int] = []
+        keys: list[int] = []
         end_s = 0.0
         try:
             for packet in container.demux():
@@ -104,19 +122,33 @@ def read_timestamps(path: Path) -> NDArray[np.float64]:
                 time_s = float(packet.pts * packet.time_base)
                 end_s = max(end_s, time_s + float((packet.duration or 0) * packet.time_base))
                 if packet.stream.index == stream.index and not packet.is_discard:
-                    times.append(time_s)
+                    pts.append(packet.pts)
+                    if packet.is_keyframe:
+                        keys.append(packet.pts)
         except FFmpegError as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
         declared, declared_s = stream.frames, (container.duration or 0) / av.time_base
-    if not times:
-        raise _damaged(path, "no frame")
-    if declared and declared != len(times):
-        raise _damaged(path, f"{len(times)} of {declared} frames")
+        time_base = stream.time_base
+    if not pts or time_base is None:
+        raise damaged(path, "no frame")
+    if declared and declared != len(pts):
+        raise damaged(path, f"{len(pts)} of {declared} frames")
     # Only matroska and webm carry no frame count; their length is all that betrays a cut file.
-    slack_s = max(0.5, 2.0 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
-    if not declared and declared_s and end_s < declared_s - slack_s:
-        raise _damaged(path, f"{end_s:.2f} s of {declared_s:.2f} s")
-    return np.unique(np.asarray(times))
+    period_s = float(np.median(np.diff(pts)) * time_base) if len(pts) > 1 else 0.0
+    if not declared and declared_s and end_s < declared_s - max(0.5, 2.0 * period_s):
+        raise damaged(path, f"{end_s:.2f} s of {declared_s:.2f} s")
+    ordered = np.unique(np.asarray(pts, dtype=np.int64))
+    keyframes = np.searchsorted(ordered, np.unique(np.asarray(keys, dtype=np.int64)))
+    return PacketTable(pts=ordered, time_base=time_base, keyframes=keyframes.astype(np.int32))
+
+
+def read_timestamps(path: Path) -> NDArray[np.float64]:
+    """Return the presentation time of every frame [s], sorted; nothing is decoded.
+
+    Raises:
+        DataError: not a video, no frames, or cut short.
+    """
+    return read_packets(path).times_s
 
 
 def decode_frames(
@@ -127,8 +159,8 @@ def decode_frames(
     Raises:
         DataError: the file cannot be opened or a frame is damaged.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
+    with open_container(path) as container:
+        stream = video_stream(container, path)
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "explode"}  # no concealed damage
         first = True
@@ -138,7 +170,7 @@ def decode_frames(
             reformatter = VideoReformatter()
             for frame in container.decode(stream):
                 if frame.pts is None or frame.time_base is None:
-                    raise _damaged(path, "a frame without a time")
+                    raise damaged(path, "a frame without a time")
                 time_s = float(frame.pts * frame.time_base)
                 if first and time_s > start_s > 0:
                     break  # the seek overshot: some files index their key frames wrongly
@@ -146,13 +178,13 @@ def decode_frames(
                 if time_s >= end_s:
                     return
                 if frame.is_corrupt:
-                    raise _damaged(path, f"a corrupt frame at {time_s:.3f} s")
+                    raise damaged(path, f"a corrupt frame at {time_s:.3f} s")
                 if time_s >= start_s:
                     yield time_s, _to_rgb(reformatter, frame)
             else:
                 return
         except FFmpegError as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
     for time_s, image in decode_frames(path, end_s=end_s):
         if time_s >= start_s:
             yield time_s, image
@@ -164,24 +196,27 @@ def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> NDArray[np.u
     return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open a video file, or raise DataError that says what is wrong with it."""
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; copy it again or leave its episode out")
     try:
         return av.open(str(path))
     except FFmpegError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
-def _video_stream(
+def video_stream(
     container: av.container.InputContainer, path: Path
 ) -> av.video.stream.VideoStream:
+    """Return the first video stream, or raise DataError when there is none."""
     if not container.streams.video:
         raise DataError(f"{path} holds no video stream, only {[s.type for s in container.streams]}")
     return container.streams.video[0]
 
 
-def _damaged(path: Path, found: str) -> DataError:
+def damaged(path: Path, found: str) -> DataError:
+    """Return the error of a file that is not whole."""
     return DataError(
         f"{path}: the video is damaged or cut short ({found}); a complete file is needed: copy or "
         "record it again"
