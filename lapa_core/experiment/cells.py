@@ -32,7 +32,7 @@ DESIGNS = {"lapa": "conv", "lapa_paper": "paper"}
 """Arm -> latent action model: the chosen design, and the paper's layout."""
 TRUNK_STEPS_PER_EPISODE = 2
 """A pretrained trunk is finetuned for so many steps per labelled episode: few labels overfit it quickly."""
-DATA_SEED = {"default": 1, "shifted": 1001, "labels": 2}
+DATA_SEED = {"default": 1, "shifted": 1001, "hard": 2001, "labels": 2}
 """Collection seeds; rollouts use other ones, so their scenes are unseen."""
 
 
@@ -42,8 +42,8 @@ class Cell:
 
     name: str
     """Unique; also its directory under the experiment's."""
-    run: Callable[[ExperimentConfig, Cell], dict[str, Any]]
-    """Does the work and returns the figures."""
+    run: Callable[[Any, Cell], dict[str, Any]]
+    """Does the work under the suite's configuration and returns the figures."""
     needs: tuple[str, ...] = ()
     """Names of the cells that must be finished first."""
     labels: int = 0
@@ -205,16 +205,16 @@ def label_store(config: ExperimentConfig) -> FrameStore:
 
 
 def _rollouts(config: ExperimentConfig, cell: Cell, domain: str) -> dict[str, Any]:
-    report = evaluate(
-        EvalConfig(
-            checkpoint=_at(config, cell.name) / "checkpoint",
-            episodes=config.rollouts,
-            seed=config.rollout_seed,
-            domain=domain,
-            progress=False,
-        )
+    """Roll the cell's policy out as it samples by itself, and greedily."""
+    recipe = EvalConfig(
+        checkpoint=_at(config, cell.name) / "checkpoint",
+        episodes=config.rollouts,
+        seed=config.rollout_seed,
+        domain=domain,
+        progress=False,
     )
-    return asdict(report)
+    greedy = asdict(evaluate(replace(recipe, temperature=0.0)))
+    return {**asdict(evaluate(recipe)), "greedy": greedy}
 
 
 def _at(config: ExperimentConfig, name: str) -> Path:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the cells in worker processes, in order of need, and appends one line per finished cell."""
+"""Runs the cells of a suite in worker processes, in order of need, and appends one line per finished cell.
+
+`lapa experiment` and `lapa laq options` are two suites; a suite's configuration has `out`, `only` and `workers`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import multiprocessing
 import os
 import time
 import traceback
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lapa_core.checkpoint import provenance
 from lapa_core.errors import LapaError
@@ -48,9 +52,21 @@ def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     }
 
 
-def pending_cells(config: ExperimentConfig) -> list[Cell]:
+class Suite(NamedTuple):
+    """What can be run: both functions live at the top of a module, so that worker processes find them."""
+
+    cells: Callable[[Any], Iterable[Cell]]
+    """Yields every cell of a configuration, the most informative first."""
+    key: Callable[[Any, Cell], dict[str, Any]]
+    """Says what makes two runs of a cell the same."""
+
+
+EXPERIMENT = Suite(all_cells, cell_key)
+
+
+def pending_cells(config: Any, suite: Suite = EXPERIMENT) -> list[Cell]:
     """Return the cells to run: those asked for and what they need, without the finished ones."""
-    cells = {cell.name: cell for cell in all_cells(config)}
+    cells = {cell.name: cell for cell in suite.cells(config)}
     wanted = {name for name in cells if config.only in name}
     while missing := {need for name in wanted for need in cells[name].needs} - wanted:
         wanted |= missing
@@ -58,11 +74,11 @@ def pending_cells(config: ExperimentConfig) -> list[Cell]:
     return [
         cell
         for cell in cells.values()
-        if cell.name in wanted and cell_key(config, cell) not in finished
+        if cell.name in wanted and suite.key(config, cell) not in finished
     ]
 
 
-def run_cell(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+def run_cell(config: Any, cell: Cell, suite: Suite = EXPERIMENT) -> dict[str, Any]:
     """Run one cell in this process and return its line."""
     import torch
 
@@ -72,17 +88,17 @@ def run_cell(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     facts = {"seed": cell.seed, "labels": cell.labels, "seconds": round(time.time() - start, 1)}
     return {
         "cell": cell.name,
-        "key": cell_key(config, cell),
+        "key": suite.key(config, cell),
         **facts,
         **provenance(),
         "figures": figures,
     }
 
 
-def run_all(config: ExperimentConfig) -> list[str]:
+def run_all(config: Any, suite: Suite = EXPERIMENT) -> list[str]:
     """Run what is pending and return the names of the cells that failed or could not start."""
     config.out.mkdir(parents=True, exist_ok=True)
-    waiting = pending_cells(config)
+    waiting = pending_cells(config, suite)
     blocked = {cell.name for cell in waiting}
     failed: list[str] = []
     running: dict[Future[dict[str, Any]], Cell] = {}
@@ -93,7 +109,7 @@ def run_all(config: ExperimentConfig) -> list[str]:
             ready = [cell for cell in waiting if not blocked & set(cell.needs)]
             for cell in ready[: config.workers - len(running)]:
                 waiting.remove(cell)
-                running[pool.submit(run_cell, config, cell)] = cell
+                running[pool.submit(run_cell, config, cell, suite)] = cell
                 log.info("start %s", cell.name)
             if not running:
                 return failed + [cell.name for cell in waiting]  # what they need has failed

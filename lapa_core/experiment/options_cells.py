@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of the table of options: videos, the cost of a step, and for every option and seed a trained model.
+
+`laq/hard/paper/s1` is the paper's layout on the videos of the hard domain, seed 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lapa_core.data.store import FrameStore
+from lapa_core.errors import DataError
+from lapa_core.experiment.cells import DATA_SEED, Cell
+from lapa_core.experiment.data import at_size, load_video_set, make_video_set
+from lapa_core.experiment.options_config import LaqOptionsConfig
+from lapa_core.experiment.options_recipes import OPTIONS, needs_dinov2
+from lapa_core.experiment.run import read_results
+from lapa_core.laq.checkpoint import load_laq
+from lapa_core.laq.config import PatchLaqConfig
+from lapa_core.laq.probe import probe_model
+from lapa_core.laq.train import train
+from lapa_core.laq.train_config import LaqTrainConfig
+
+VIDEO_PX = 64
+"""Side of the videos [px]."""
+TIMED_EPISODES = 40
+"""Episodes that the cost of a step is measured on: what happens after the steps is then short."""
+TIMED_STEPS = (4, 24)
+"""Steps of the short and of the long run whose difference is the cost of a step."""
+
+
+def option_cells(config: LaqOptionsConfig) -> Iterator[Cell]:
+    """Yield every cell: data, then the costs at one go (so that they compare), then the first seed of all options."""
+    names = [name for name in config.options or OPTIONS if measured(config, name)]
+    for domain in config.domains:
+        yield Cell(f"data/{domain}", run_data)
+    if not config.steps:
+        for name in names:
+            yield Cell(f"cost/{name}", run_cost, (f"data/{config.domains[0]}",))
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
+        for domain in config.domains:
+            for name in names:
+                needs = (f"data/{domain}", *(() if config.steps else (f"cost/{name}",)))
+                yield Cell(f"laq/{domain}/{name}/s{seed}", run_option, needs, seed=seed)
+
+
+def measured(config: LaqOptionsConfig, name: str) -> bool:
+    """Return whether an option can be run here."""
+    return bool(config.dinov2) or not needs_dinov2(OPTIONS[name])
+
+
+def option_key(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
+    """Return what makes two runs of a cell the same; of the recipe, a hash."""
+    kind, *rest = cell.name.split("/")
+    key: dict[str, Any] = {"cell": cell.name, "videos": config.videos}
+    key["probe_episodes"] = config.probe_episodes
+    if kind == "data":
+        return key
+    key["recipe"] = recipe_hash(option_recipe(config, rest[0] if kind == "cost" else rest[1]))
+    if kind == "laq":
+        key["budget"] = f"{config.steps} steps" if config.steps else f"{config.seconds:g} s"
+    return key
+
+
+def option_recipe(config: LaqOptionsConfig, name: str) -> LaqTrainConfig:
+    """Return the recipe of an option, without the fields that the experiment sets."""
+    option = OPTIONS[name]
+    recipe = replace(
+        option.recipe, data=Path("simulator"), max_episodes=0, save_every=0, progress=False
+    )
+    if isinstance(recipe.model, PatchLaqConfig) and needs_dinov2(option):
+        recipe = replace(recipe, model=replace(recipe.model, dinov2=config.dinov2))
+    return recipe
+
+
+def recipe_hash(recipe: LaqTrainConfig) -> str:
+    """Return a short hash of everything in a recipe but its length, seed and place."""
+    fields = {
+        k: v for k, v in asdict(recipe).items() if k not in ("steps", "seed", "out", "device")
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def run_data(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
+    """Collect the videos of a domain."""
+    domain = cell.name.split("/")[1]
+    episodes = config.videos + config.probe_episodes
+    make_video_set(
+        config.out / cell.name, episodes=episodes, seed=DATA_SEED[domain], domain=domain,
+        image_px=VIDEO_PX, workers=1,
+    )  # fmt: skip
+    store = load_video_set(config.out / cell.name).store
+    if store.num_episodes < episodes:
+        raise DataError(
+            f"{config.out / cell.name} holds {store.num_episodes} episodes and {episodes} are needed; "
+            "remove it, and it is made anew"
+        )
+    return {"episodes": store.num_episodes, "frames": len(store)}
+
+
+def run_cost(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
+    """Measure the CPU time of one training step of an option [s]."""
+    recipe = option_recipe(config, cell.name.split("/")[1])
+    videos = load_video_set(config.out / "data" / config.domains[0]).store
+    store = at_size(videos.subset(range(TIMED_EPISODES)), recipe.model.image_px)
+    short, long = (
+        min(_cpu_seconds(replace(recipe, steps=steps), store) for _ in range(2))
+        for steps in TIMED_STEPS
+    )
+    return {"step_cpu_s": max(1e-4, (long - short) / (TIMED_STEPS[1] - TIMED_STEPS[0]))}
+
+
+def _cpu_seconds(recipe: LaqTrainConfig, store: FrameStore) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        train(replace(recipe, out=Path(folder)), store)
+        return time.process_time() - start
+
+
+def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
+    """Train an option for the given time, probe it on held-out episodes."""
+    _, domain, name, _ = cell.name.split("/")
+    recipe = option_recipe(config, name)
+    recipe = replace(recipe, steps=_steps(config, name), seed=cell.seed, out=config.out / cell.name)
+    videos = load_video_set(config.out / "data" / domain)
+    size = recipe.model.image_px
+    train_store = at_size(videos.store.subset(range(config.videos)), size)
+    start = time.process_time()
+    trained = train(recipe, train_store)
+    cpu_s = time.process_time() - start
+    last = config.videos + config.probe_episodes
+    held_out = at_size(videos.store.subset(range(config.videos, last)), size)
+    model, facts = load_laq(trained.checkpoint)
+    offsets = videos.store.episode_offsets
+    position_N2 = videos.position_N2[offsets[config.videos] : offsets[last]]
+    report = probe_model(model, facts["gap_s"], held_out, position_N2)
+    loss = next(row["loss"] for _, row in reversed(trained.history) if "loss" in row)
+    return {"steps": recipe.steps, "cpu_s": round(cpu_s, 1), "loss": loss, **asdict(report)}
+
+
+def _steps(config: LaqOptionsConfig, name: str) -> int:
+    """Return how many steps the budget pays for."""
+    if config.steps:
+        return config.steps
+    wanted = option_key(config, Cell(f"cost/{name}", run_cost))
+    rows = [row for row in read_results(config.out) if row["key"] == wanted]
+    return max(1, round(config.seconds / rows[-1]["figures"]["step_cpu_s"]))
