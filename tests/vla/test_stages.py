@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lapa_core.checkpoint import load_config
-from lapa_core.errors import CheckpointError, DataError
+from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.policy import Policy
 from lapa_core.train.run import TrainingRun
@@ -143,7 +143,7 @@ def test_policies_load_and_act(tmp_path, store, labels, decoder):
         path = table.fit(
             TableConfig(data=Path("toy"), init=init, out=tmp_path / "p", max_bins=8), store
         )
-    policy = Policy.load(path)
+    policy = Policy.load(path, temperature=0.0)
     assert policy.control_rate_hz == 5.0
     step = policy.act(store.frames[3], "move the dot right")
     assert step.delta.translation_m[1] > 0.01
@@ -151,6 +151,28 @@ def test_policies_load_and_act(tmp_path, store, labels, decoder):
     assert (step.latent is None) == (decoder == "head")
     assert np.array_equal(policy.act(store.frames[3], "move the dot right").bins, step.bins)
     assert load_config(path)["provenance"]["command"]
+
+
+def test_sampling_follows_its_seed_and_temperature(tmp_path, store):
+    path = finetune.train(finetune_config(tmp_path, None, steps=2), store).checkpoint
+
+    def decisions(**options):
+        policy = Policy.load(path, **options)
+        return [tuple(policy.act(store.frames[0], "move the dot left").bins) for _ in range(20)]
+
+    assert load_config(path)["temperature"] == 1.0
+    assert decisions() == decisions(temperature=1.0), "the checkpoint's own temperature"
+    assert len(set(decisions())) > 1, "an untrained head is unsure"
+    assert decisions(seed=1) != decisions(seed=2)
+    assert len(set(decisions(temperature=0.0))) == 1
+    assert set(decisions(temperature=1e-6)) == set(decisions(temperature=0.0))
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_impossible_temperatures_are_refused(tmp_path, store, temperature):
+    path = finetune.train(finetune_config(tmp_path, None, steps=2), store).checkpoint
+    with pytest.raises(ContractError, match="temperature"):
+        Policy.load(path, temperature=temperature)
 
 
 def test_unknown_words_and_long_sentences_are_no_error(tmp_path, store):
