@@ -35,6 +35,8 @@ class Following:
         """Look at the present state; return whether the goal has ended."""
         if self.outcome:
             return True
+        if now_s < self.started_s:  # the clock was set back: the goal has its whole time again
+            self.started_s, self.blocked_since_s = now_s, None
         self.blocked_since_s = None if not waiting_for else (self.blocked_since_s or now_s)
         if cancelled:
             self._end("cancelled", f"cancelled after {self.steps} commands")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import threading
 from typing import Generic, NamedTuple, TypeVar
 
+from lapa_ros.stamps import Arrival, StampOrder
+
 Content = TypeVar("Content")
 
 
@@ -31,19 +33,33 @@ class Mailbox(Generic[Content]):
             0.05 * period_s
         )  # stamps of a camera grid jitter: a frame this much early is due
         self._arrived = threading.Condition()
+        self._order = StampOrder()
         self._newest: Letter[Content] | None = None
         self._taken_s = float("-inf")
         self._due_s = float("-inf")
         self.num_put = 0
 
-    def put(self, stamp_s: float, content: Content) -> None:
-        """Replace what is in the box; an observation older than that is ignored."""
+    def put(self, stamp_s: float, content: Content) -> str:
+        """Replace what is in the box; an observation older than that is ignored.
+
+        Returns:
+            A sentence to log when the stamps began anew because a clock was set back; else "".
+        """
         with self._arrived:
-            if self._newest is not None and stamp_s < self._newest.stamp_s:
-                return
+            arrival = self._order.judge(stamp_s)
+            if arrival is Arrival.LATE:
+                return ""
+            if (
+                arrival is Arrival.ANEW
+            ):  # whatever was remembered is of a time that no longer counts
+                self._taken_s = self._due_s = float("-inf")
             self._newest = Letter(stamp_s, content)
             self.num_put += 1
             self._arrived.notify_all()
+        anew = arrival is Arrival.ANEW
+        return (
+            f"the clock was set back by {self._order.step_s:.1f} s; beginning anew" if anew else ""
+        )
 
     def take(self, timeout_s: float) -> Letter[Content] | None:
         """Return the newest observation once it is due, or None when that takes longer than `timeout_s`."""

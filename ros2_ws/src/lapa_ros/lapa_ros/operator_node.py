@@ -79,7 +79,8 @@ class OperatorNode(ManagedNode):
         return Health(OK, f"{done} of {self.params.episodes} episodes", values)
 
     def _on_task(self, state: TaskState) -> None:
-        self._states.put(to_seconds(state.header.stamp), state)
+        if anew := self._states.put(to_seconds(state.header.stamp), state):
+            self.get_logger().warning(f"task states: {anew}")
 
     def _publish(self, delta: EndEffectorDelta, observation_s: float) -> None:
         self._sequence += 1

@@ -38,3 +38,12 @@ def test_a_short_hindrance_is_borne_a_long_one_halts_with_its_reason(goal):
     assert goal.update(105.3, **hindered)
     assert goal.outcome == "halted"
     assert "the camera is stale" in goal.message
+
+
+def test_a_clock_that_was_set_back_does_not_make_a_goal_last(goal):
+    hindered = {**QUIET, "waiting_for": "the camera is stale"}
+    assert not goal.update(101.0, **hindered)
+    assert not goal.update(1.0, **hindered)
+    assert not goal.update(3.0, **QUIET)
+    assert goal.update(11.1, **QUIET)
+    assert goal.outcome == "timeout"

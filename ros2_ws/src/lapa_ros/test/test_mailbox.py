@@ -58,3 +58,22 @@ def test_an_older_frame_never_replaces_a_newer_one(box):
     box.put(2.0, "new")
     box.put(1.0, "late")
     assert box.newest().content == "new"
+
+
+def test_a_clock_that_was_set_back_begins_anew_and_is_said_once(box):
+    box.put(1000.0, "old time")
+    box.take(0.0)
+    box.restart(not_before_s=1000.5)
+    said = [box.put(3.0 + 0.05 * tick, tick) for tick in range(10)]
+    assert [bool(sentence) for sentence in said] == [False, True] + [False] * 8
+    assert "set back by 997" in said[1]
+    assert box.take(0.0).content == 9
+    box.put(3.65, "next")
+    assert box.take(0.0).content == "next"
+
+
+def test_a_stray_stamp_from_the_past_is_ignored(box):
+    box.put(1000.0, "new")
+    assert box.put(3.0, "stray") == ""
+    box.put(1000.05, "newer")
+    assert box.newest().content == "newer"
