@@ -11,12 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lapa_core.errors import LapaError
 from lapa_core.policy import PolicyStep
 from lapa_core.robot.contract import RobotContract
-from lapa_ros.mailbox import Mailbox
+from lapa_ros.mailbox import Letter, Mailbox
+from lapa_ros.troubles import Troubles
 
 Say = Callable[[str, str], None]
 
@@ -48,14 +49,41 @@ class ArmReport:
     """The contract it enforces."""
 
 
+class Asked(NamedTuple):
+    """What the policy is asked to do, and how often it was asked anything: the same words may be asked again."""
+
+    instruction: str
+    """The words; "" asks for nothing."""
+    generation: int
+    """Counts up with every call of `Readiness.instruct`."""
+
+
 class Readiness:
-    """Why the policy does not act at present; "" when it may. Callbacks write, the worker reads."""
+    """Why the policy does not act at present; "" when it may. Callbacks write, the worker reads.
+
+    Attributes:
+        lock: held while a thought goes out. Whoever changes under it what is asked, and what belongs to that,
+            sees no thought of what was asked before once it has the lock.
+        asked: what is to be done.
+        arm: what the arm node said last; None before that.
+    """
 
     def __init__(self, contract: RobotContract):
         self._contract = contract
         self.max_age_s = contract.max_observation_age_s
-        self.instruction = ""
+        self.lock = threading.RLock()
+        self.asked = Asked("", 0)
         self.arm: ArmReport | None = None
+
+    @property
+    def instruction(self) -> str:
+        """The words of what is asked, or ""."""
+        return self.asked.instruction
+
+    def instruct(self, instruction: str) -> None:
+        """Ask for something, or for nothing with ""; no thought of what was asked before goes out after this."""
+        with self.lock:
+            self.asked = Asked(instruction.strip(), self.asked.generation + 1)
 
     def blocker(self, now_s: float, newest_frame_s: float | None) -> str:
         """Return the first reason not to act, or ""."""
@@ -69,7 +97,9 @@ class Readiness:
             return f"the newest frame is stamped {_rounded(-age_s)} in the future; are the clocks in step?"
         if self.arm is None:
             return "no arm state has ever arrived"
-        if now_s - self.arm.received_s > ARM_SILENCE_S:
+        if (
+            abs(now_s - self.arm.received_s) > ARM_SILENCE_S
+        ):  # in the future: the clock was set back
             return "the arm node is silent"
         if self.arm.contract_hash != self._contract.hash:
             return f"the arm enforces contract {self.arm.contract_hash[:12]}, this policy {self._contract.hash[:12]}"
@@ -99,10 +129,9 @@ class PolicyWorker:
     Attributes:
         num_steps: thoughts emitted since the start.
         waiting_for: why it does not act, or "".
+        troubles: what hinders its thinking: frames that cannot be used, inference that takes too long.
     """
 
-    GRACE_S = 5.0
-    """Nodes start in any order: for so long after the start a missing peer is no reason to warn [s]."""
     POLL_S = 0.1
     """How often the reasons not to act are looked at when no frame comes [s]."""
 
@@ -121,9 +150,10 @@ class PolicyWorker:
         self._on_crash = on_crash
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
-        self._started_s = clock()
+        self.troubles = Troubles(say)
+        self._blocker = self.waiting_for = "not started"
+        self._failure = ""
         self.num_steps = 0
-        self.waiting_for = "not started"
         self.last: Thought | None = None
 
     def start(self) -> None:
@@ -148,37 +178,52 @@ class PolicyWorker:
 
     def turn(self) -> None:
         """Wait for a due frame, at most `POLL_S`, and act on it if nothing forbids that."""
+        asked = self._readiness.asked
         letter = self._mailbox.take(self.POLL_S)
-        newest = self._mailbox.newest()
-        blocker = self._readiness.blocker(self._clock(), newest.stamp_s if newest else None)
-        if blocker != self.waiting_for:
-            self.waiting_for = blocker
-            quiet = blocker in ("", "no instruction")
-            self._say(
-                "info" if quiet else "warn", f"not acting: {blocker}" if blocker else "acting"
-            )
-        if letter is None or blocker or self._stop.is_set():
+        newest, now_s = self._mailbox.newest(), self._clock()
+        blocker = self._readiness.blocker(now_s, newest.stamp_s if newest else None)
+        self._say_blocker(blocker)
+        self.troubles.look(now_s)
+        if blocker:
+            self._failure = ""  # of frames that are gone
+        elif letter is not None and not self._stop.is_set():
+            self._failure = self._think(letter, asked)
+        self.waiting_for = blocker or self._failure
+
+    def _say_blocker(self, blocker: str) -> None:
+        if blocker == self._blocker:
             return
-        instruction, begun_s = self._readiness.instruction, self._clock()
+        self._blocker = blocker
+        quiet = blocker in ("", "no instruction")
+        self._say("info" if quiet else "warn", f"not acting: {blocker}" if blocker else "acting")
+
+    def _think(self, letter: Letter[Any], asked: Asked) -> str:
+        """Turn a frame into a thought that goes out; return why there is none although there should be, or ""."""
+        if self._readiness.asked != asked:
+            self._mailbox.restart()  # the frame may be from before the instruction; the next one is not
+            return self._failure
+        begun_s = self._clock()
         try:
-            step = self._policy.act(self._decode(letter.content), instruction)
+            step = self._policy.act(self._decode(letter.content), asked.instruction)
         except LapaError as error:
-            self._say("error", f"no command: {error}")
-            return
+            text = f"the frame cannot be used: {error}"
+            self.troubles.happened("unusable frames", f"no command: {text}", self._clock(), "error")
+            return text
         done_s = self._clock()
-        if done_s - begun_s > self._period_s:
-            self._say(
-                "warn",
-                f"inference took {done_s - begun_s:.3f} s, more than the period of {self._period_s:g} s",
+        inference_s, age_s = done_s - begun_s, done_s - letter.stamp_s
+        if inference_s > self._period_s:
+            slow = (
+                f"inference takes {inference_s:.2f} s, more than the period of {self._period_s:g} s"
             )
-        if self._readiness.instruction != instruction or self._stop.is_set():
-            return  # the world moved on while the policy thought
-        if done_s - letter.stamp_s > self._readiness.max_age_s:
-            self._say(
-                "warn",
-                f"no command: its frame is {done_s - letter.stamp_s:.3f} s old after inference",
-            )
-            return
-        self.num_steps += 1
-        self.last = Thought(step=step, observation_s=letter.stamp_s, inference_s=done_s - begun_s)
-        self._emit(self.last)
+            self.troubles.happened("slow inference", slow, done_s)
+        if age_s > self._readiness.max_age_s:
+            text = f"its frame is {age_s:.2f} s old after {inference_s:.2f} s of inference"
+            self.troubles.happened("late thoughts", f"no command: {text}", done_s)
+            return f"inference is too slow: frames are over {self._readiness.max_age_s:g} s old after it"
+        with self._readiness.lock:
+            if self._readiness.asked != asked or self._stop.is_set():
+                return ""  # the world moved on while the policy thought
+            self.num_steps += 1
+            self.last = Thought(step=step, observation_s=letter.stamp_s, inference_s=inference_s)
+            self._emit(self.last)
+        return ""

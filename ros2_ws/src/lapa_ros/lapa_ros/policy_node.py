@@ -53,7 +53,7 @@ class PolicyNode(ManagedNode):
             1.0 / self._contract.control_rate_hz
         )
         self._readiness = Readiness(self._contract)
-        self._readiness.instruction = self.params.instruction.strip()
+        self._readiness.instruct(self.params.instruction)
         self._sequence = 0
         self._latency_s = float("nan")
         self._seen_s: deque[float] = deque(maxlen=50)
@@ -121,15 +121,17 @@ class PolicyNode(ManagedNode):
             destroy(entity)
 
     def health(self) -> Health:
-        """Not acting although there is an instruction is worth a warning."""
+        """Not acting although there is an instruction is worth a warning, and so is what hinders the acting."""
         worker = self._worker
         if not self.active or worker is None:
             return Health(OK, "inactive", {})
         last = worker.last
         values = {"instruction": self._readiness.instruction, "steps": worker.num_steps,
                   "inference [s]": f"{last.inference_s:.4f}" if last else ""}  # fmt: skip
-        idle = worker.waiting_for in ("", "no instruction")
-        return Health(OK if idle else WARN, worker.waiting_for or "acting", values)
+        waiting_for, troubles = worker.waiting_for, worker.troubles.describe()
+        fine = waiting_for in ("", "no instruction") and not troubles
+        acting = f"acting, but {troubles}" if troubles else "acting"
+        return Health(OK if fine else WARN, waiting_for or acting, values)
 
     def _load_policy(self) -> Policy:
         os.environ.setdefault("OMP_NUM_THREADS", str(self.params.num_threads))
@@ -158,11 +160,12 @@ class PolicyNode(ManagedNode):
         self._publisher.publish(message)
         self._latency_s = to_seconds(message.header.stamp) - thought.observation_s
         self._seen_s.append(thought.observation_s)
-        if (goal := self._goal) is not None:  # read once: the node's thread may end it meanwhile
-            goal[1].steps += 1
+        if self._goal is not None:  # the worker holds the lock under which goals change
+            self._goal[1].steps += 1
 
     def _on_frame(self, message: Image | CompressedImage) -> None:
-        self._mailbox.put(to_seconds(message.header.stamp), message)
+        if anew := self._mailbox.put(to_seconds(message.header.stamp), message):
+            self.get_logger().warning(f"camera: {anew}")
 
     def _on_arm(self, state: ArmState) -> None:
         self._readiness.arm = ArmReport(
@@ -184,12 +187,15 @@ class PolicyNode(ManagedNode):
                 "instruction ignored: a FollowInstruction goal is being followed"
             )
             return
-        self._instruct(message.data)
+        if message.data.strip() != self._readiness.instruction:  # repeated: nothing new is asked
+            self._instruct(message.data, None)
 
-    def _instruct(self, instruction: str) -> None:
-        self._seen_s.clear()
-        self._mailbox.restart()
-        self._readiness.instruction = instruction.strip()
+    def _instruct(self, instruction: str, goal: tuple[ServerGoalHandle, Following] | None) -> None:
+        self._mailbox.restart()  # only frames from after the instruction answer it
+        with self._readiness.lock:
+            self._readiness.instruct(instruction)
+            self._seen_s.clear()
+            self._goal = goal
 
     def _on_goal(self, goal: FollowInstruction.Goal) -> GoalResponse:
         problem = ""
@@ -214,8 +220,8 @@ class PolicyNode(ManagedNode):
         """
         goal = handle.request
         duration_s = goal.max_duration_s or self.params.max_duration_s
-        self._instruct(goal.instruction)
-        self._goal = (handle, Following(goal.instruction, duration_s, self.now_s()))
+        following = Following(goal.instruction, duration_s, self.now_s())
+        self._instruct(goal.instruction, (handle, following))
 
     def _watch_goal(self) -> None:
         if self._goal is None:
@@ -233,8 +239,8 @@ class PolicyNode(ManagedNode):
 
     def _end_goal(self, outcome: str, message: str) -> None:
         assert self._goal is not None, "only a goal that is followed ends"
-        (handle, following), self._goal = self._goal, None
-        self._instruct("")
+        handle, following = self._goal
+        self._instruct("", None)
         following.outcome, following.message = outcome, message
         self.get_logger().info(f"{following.instruction!r}: {outcome}, {message}")
         self._num_unsettled += 1

@@ -33,7 +33,7 @@ class Bench:
         self.clock, self.thinker = clock, Thinker(clock)
         self.box, self.said, self.thoughts, self.crashes = Mailbox(0.2), [], [], []
         self.readiness = Readiness(contract)
-        self.readiness.instruction = "push the red block left"
+        self.readiness.instruct("push the red block left")
         self.hash = contract.hash
         self.arm_says()
         self.worker = PolicyWorker(
@@ -55,6 +55,12 @@ class Bench:
         self.box.put(self.clock() - age_s, name)
         self.worker.turn()
 
+    def frames(self, count):
+        for _ in range(count):
+            self.clock.now_s += 0.2
+            self.arm_says()
+            self.frame()
+
 
 @pytest.fixture
 def bench(contract, clock):
@@ -72,7 +78,7 @@ def test_a_due_frame_becomes_one_thought(bench):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda b: setattr(b.readiness, "instruction", ""), "no instruction"),
+        (lambda b: b.readiness.instruct(""), "no instruction"),
         (lambda b: setattr(b.readiness, "arm", None), "no arm state"),
         (lambda b: b.arm_says(obeys=False, reason="stopped by a person"), "stopped by a person"),
         (lambda b: b.arm_says(contract_hash="f" * 64), "contract ffff"),
@@ -103,36 +109,90 @@ def test_a_frame_from_the_future_is_not_acted_on_and_told(bench):
     assert bench.thoughts == []
 
 
-def test_slow_inference_is_warned_of_and_a_frame_that_aged_meanwhile_is_dropped(bench, contract):
+def lines_with(bench, words):
+    return [text for _, text in bench.said if words in text]
+
+
+def test_slow_inference_is_said_once_and_when_it_is_over_while_commands_go_out(bench):
     bench.thinker.takes_s = 0.25
-    bench.frame()
-    assert len(bench.thoughts) == 1
-    assert any("more than the period" in text for _, text in bench.said)
+    bench.frames(8)
+    assert len(bench.thoughts) == 8
+    assert len(lines_with(bench, "more than the period")) == 1
+    assert bench.worker.waiting_for == ""
+    assert "more than the period" in bench.worker.troubles.describe()
+    bench.thinker.takes_s = 0.01
+    bench.frames(15)
+    assert lines_with(bench, "over: ") == ["over: slow inference (8 times)"]
+    assert bench.worker.troubles.describe() == ""
+
+
+def test_inference_that_outlasts_its_frame_is_a_blocker_said_once(bench, contract):
     bench.thinker.takes_s = contract.max_observation_age_s + 0.1
-    bench.clock.now_s += 0.2
-    bench.arm_says()
-    bench.frame()
-    assert len(bench.thoughts) == 1
-    assert any("after inference" in text for _, text in bench.said)
+    bench.frames(8)
+    assert bench.thoughts == []
+    assert "inference is too slow" in bench.worker.waiting_for
+    assert len(lines_with(bench, "no command")) == 1
+    bench.thinker.takes_s = 0.01
+    bench.frames(15)
+    assert len(bench.thoughts) == 15
+    assert bench.worker.waiting_for == ""
+    assert "over: late thoughts (8 times)" in lines_with(bench, "over: ")
 
 
-def test_an_instruction_that_changes_during_inference_voids_the_thought(bench):
+@pytest.mark.parametrize("asked", [("something else",), ("", "push the red block left")])
+def test_what_is_asked_during_inference_voids_the_thought_even_in_the_same_words(bench, asked):
     real = bench.thinker.act
 
     def distracted(frame, instruction):
-        bench.readiness.instruction = "something else"
+        for words in asked:
+            bench.readiness.instruct(words)
         return real(frame, instruction)
 
     bench.thinker.act = distracted
     bench.frame()
+    assert len(bench.thinker.seen) == 1
     assert bench.thoughts == []
 
 
-def test_a_frame_that_cannot_be_used_is_an_error_not_a_crash(bench):
+def test_a_frame_that_was_taken_before_the_instruction_does_not_answer_it(bench):
+    real = bench.box.take
+
+    def take(timeout_s):
+        letter = real(timeout_s)
+        if not bench.thinker.seen:
+            bench.readiness.instruct("something else")
+            bench.box.take = real
+        return letter
+
+    bench.box.take = take
+    bench.frame("before")
+    assert bench.thinker.seen == []
+    bench.clock.now_s += 0.05
+    bench.frame("after")
+    assert bench.thinker.seen == [("after", "something else")], "the next frame is due at once"
+
+
+def test_frames_that_cannot_be_used_are_a_blocker_said_once_not_a_crash(bench):
     bench.thinker.error = DataError("no picture")
-    bench.frame()
-    assert ("error", "no command: no picture") in bench.said
+    bench.frames(8)
+    assert len(lines_with(bench, "no picture")) == 1
+    assert "no picture" in bench.worker.waiting_for
+    bench.worker.turn()
+    assert "no picture" in bench.worker.waiting_for, "until a frame can be used"
+    bench.thinker.error = None
+    bench.frames(15)
+    assert len(bench.thoughts) == 15
+    assert bench.worker.waiting_for == ""
+    assert lines_with(bench, "over: ") == ["over: unusable frames (8 times)"]
     assert bench.crashes == []
+
+
+def test_when_the_clock_is_set_back_the_policy_acts_again(bench):
+    bench.frames(2)
+    bench.clock.now_s -= 900.0
+    bench.arm_says()
+    bench.frames(3)
+    assert len(bench.thoughts) == 4, "the first frame after the step is not believed yet"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy node over real DDS, with a real, untrained checkpoint."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lapa_msgs.action import FollowInstruction
 from lapa_msgs.msg import ArmState, TaskState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
@@ -30,7 +32,7 @@ class Robot:
         self.spinner, self._contract = spinner, contract
         self.node = spinner.add(Node("robot"))
         self.camera, self.success, self.task = True, False, "push the red block left"
-        self.mode = ArmState.MODE_HOLDING
+        self.mode, self.encoding = ArmState.MODE_HOLDING, "rgb8"
         self.deltas: list[DeltaMsg] = []
         self._image = self.node.create_publisher(
             Image, "camera/front/image_raw", qos_profile_sensor_data
@@ -49,7 +51,9 @@ class Robot:
             ArmState(mode=self.mode, reason="as told", contract_hash=self._contract.hash)
         )
         if self.camera:
-            self._image.publish(to_image(np.full((128, 128, 3), 90, np.uint8), header))
+            image = to_image(np.full((128, 128, 3), 90, np.uint8), header)
+            image.encoding = self.encoding
+            self._image.publish(image)
             self._task.publish(
                 TaskState(header=header, instruction=self.task, success=self.success)
             )
@@ -72,11 +76,15 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def robot(spinner, contract, checkpoint):
+def node(spinner, checkpoint):
     node = PolicyNode(parameter_overrides=[Parameter("checkpoint", value=checkpoint)])
     assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
-    spinner.add(node)
+    return spinner.add(node)
+
+
+@pytest.fixture
+def robot(spinner, contract, node):
     return Robot(spinner, contract)
 
 
@@ -137,6 +145,65 @@ def test_a_goal_that_cannot_be_followed_is_halted_with_the_reason(robot, hindran
     result = robot.result(handle)
     assert result.outcome == "halted"
     assert reason in result.message
+
+
+class Gated:
+    """A real policy whose thinking lasts until it is let go on."""
+
+    def __init__(self, policy):
+        self._policy = policy
+        self.thinks, self.go_on = threading.Event(), threading.Event()
+
+    def act(self, frame, instruction):
+        step = self._policy.act(frame, instruction)
+        self.thinks.set()
+        assert self.go_on.wait(10.0)
+        return step
+
+
+def test_a_goal_given_again_in_the_same_words_gets_no_thought_of_the_old_one(
+    spinner, node, contract
+):
+    gated = node._worker._policy = Gated(node._policy)
+    robot = Robot(spinner, contract)
+    first = robot.follow()
+    assert gated.thinks.wait(5.0)
+    first.cancel_goal_async()
+    assert robot.result(first).outcome == "cancelled"
+    accepted_s = robot.node.get_clock().now().nanoseconds * 1e-9
+    second = robot.follow()
+    gated.go_on.set()
+    robot.spinner.wait(lambda: len(robot.deltas) >= 2, "two deltas of the second goal")
+    second.cancel_goal_async()
+    robot.result(second)
+    assert all(to_seconds(delta.observation_stamp) > accepted_s for delta in robot.deltas)
+
+
+def test_an_instruction_that_is_repeated_does_not_disturb_the_rate(robot, contract):
+    timer = robot.node.create_timer(
+        0.06, lambda: robot.instruction.publish(String(data="push the red block left"))
+    )
+    robot.spinner.wait(lambda: len(robot.deltas) >= 6, "six deltas")
+    robot.node.destroy_timer(timer)
+    observed_s = [to_seconds(delta.observation_stamp) for delta in robot.deltas[1:6]]
+    assert np.median(np.diff(observed_s)) == pytest.approx(1.0 / contract.control_rate_hz, rel=0.15)
+
+
+def test_frames_that_cannot_be_decoded_halt_a_goal_and_are_in_the_diagnostics(robot, capfd):
+    statuses = []
+    robot.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda array: statuses.extend(array.status), qos.DIAGNOSTICS
+    )  # fmt: skip
+    robot.encoding = "no such encoding"
+    result = robot.result(robot.follow())
+    assert result.outcome == "halted"
+    assert "no such encoding" in result.message
+    assert any(
+        status.level == DiagnosticStatus.WARN and "no such encoding" in status.message
+        for status in statuses
+    )
+    log = capfd.readouterr().err
+    assert log.count("[ERROR]") == 1, log
 
 
 def test_goals_out_of_range_are_rejected(robot):
