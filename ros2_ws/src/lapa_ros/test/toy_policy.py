@@ -25,4 +25,6 @@ def save_toy_policy(directory: Path, contract: str = "wx250s_sim") -> Path:
     trunk = TrunkConfig(width=8, blocks=1)
     vocabulary = Vocabulary.fit(["push the red block left"])
     model = VlaModel(trunk, len(vocabulary), bins=bins)
-    return save_vla(directory, POLICY, model, trunk, vocabulary, **policy_facts(contract, bins, 0.0))
+    return save_vla(
+        directory, POLICY, model, trunk, vocabulary, **policy_facts(contract, bins, 0.0)
+    )
