@@ -10,7 +10,7 @@ setup(
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     include_package_data=True,
-    package_data={PACKAGE: ["**/*.yaml", "**/*.json", "**/*.safetensors", "py.typed"]},
+    package_data={PACKAGE: ["**/*.yaml", "**/*.json", "**/*.safetensors", "**/*.html", "py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

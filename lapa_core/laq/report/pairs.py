@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame pairs that a report measures, in random order, with what is known about each. Imports numpy.
+
+Shapes: P pairs, T triplets, S image side [px], A action dimensions (7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.data.store import FrameStore
+from lapa_core.laq.probe import motion
+
+MAX_TRIPLETS = 1000
+"""Triplets of past, present and future frame that are read at most."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReportPairs:
+    """Pairs of frames `gap_s` apart, shuffled, so that neighbours in the list come from different places."""
+
+    frames_NSSC: NDArray[np.uint8]
+    """Frames that the indices below point into, possibly a memory map."""
+    pairs_P2: NDArray[np.int64]
+    """Indices of first and later frame."""
+    episode_P: NDArray[np.int64]
+    """Episode or clip of each pair, as the data set numbers them."""
+    names: dict[int, str]
+    """What each of these episodes is called: a number or a file."""
+    number_P2: NDArray[np.int64]
+    """The frames' numbers within their episode, for people who want to look."""
+    triplets_T3: NDArray[np.int64]
+    """Indices of frames `gap_s` before, at and after a moment."""
+    motion_P7: NDArray[np.float64] | None
+    """Commanded motion during each pair, in the order of `ACTION_NAMES`; None without actions."""
+    available: int
+    """Pairs that the data set holds."""
+    gap_s: float
+    """Time between the frames of a pair [s]."""
+
+    def __len__(self) -> int:
+        return len(self.pairs_P2)
+
+    def frames(
+        self, rows: NDArray[np.int64] | slice
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return first and later frames of some pairs, each (B, S, S, 3)."""
+        pairs_B2 = self.pairs_P2[rows]
+        return self.frames_NSSC[pairs_B2[:, 0]], self.frames_NSSC[pairs_B2[:, 1]]
+
+    @property
+    def folds_P(self) -> NDArray[np.int64]:
+        """A number per episode in the random order of the pairs: even ones fit a probe, odd ones score it.
+
+        Data sets often take their tasks in turns, so even and odd episodes as recorded can be different tasks.
+        """
+        _, first_seen, inverse = np.unique(self.episode_P, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first_seen))[inverse]
+
+
+def pairs_of_store(
+    store: FrameStore, gap_s: float, *, max_pairs: int, seed: int, first_episode: int = 0
+) -> ReportPairs:
+    """Draw pairs from episodes in memory.
+
+    Args:
+        store: the episodes.
+        gap_s: time between the frames of a pair [s].
+        max_pairs: pairs to draw; 0 takes all.
+        seed: seed of the draw.
+        first_episode: number of the store's first episode in the data set.
+
+    Raises:
+        DataError: no pair of frames lies so far apart.
+    """
+    rng = np.random.default_rng(seed)
+    every_P2 = store.valid_pairs(gap_s)
+    pairs_P2 = every_P2[rng.permutation(len(every_P2))[: max_pairs or None]]
+    episode_P = store.episode_ids[pairs_P2[:, 0]]
+    shown = np.unique(episode_P) + first_episode
+    return ReportPairs(
+        frames_NSSC=store.frames,
+        pairs_P2=pairs_P2,
+        episode_P=episode_P + first_episode,
+        names={int(episode): f"episode {episode}" for episode in shown},
+        number_P2=pairs_P2 - store.episode_offsets[episode_P][:, None],
+        triplets_T3=_triplets(every_P2, rng),
+        motion_P7=None if store.actions is None else motion(store, pairs_P2),
+        available=len(every_P2),
+        gap_s=gap_s,
+    )
+
+
+def _triplets(pairs_P2: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Join pairs of which one ends where another begins, at most MAX_TRIPLETS of them."""
+    later_of = dict(pairs_P2.tolist())
+    chained = [(a, b, later_of[b]) for a, b in later_of.items() if b in later_of]
+    triplets_T3 = np.array(chained, dtype=np.int64).reshape(-1, 3)
+    return triplets_T3[np.sort(rng.permutation(len(triplets_T3))[:MAX_TRIPLETS])]
