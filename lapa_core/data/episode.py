@@ -99,16 +99,18 @@ class EpisodeSource(Protocol):
         ...
 
 
-def open_source(path: str | Path, *, camera: str | None = None) -> EpisodeSource:
-    """Open a LeRobot v3 data set, an RLDS (TFDS) data set or a folder of videos.
+def open_source(
+    path: str | Path, *, camera: str | None = None, fps: float | None = None
+) -> EpisodeSource:
+    """Open a LeRobot v3 or RLDS (TFDS) data set, or a folder of videos, of MCAP recordings or of frames.
 
     Args:
-        path: folder of the data set.
+        path: folder of the data set. Of several kinds in one folder the first of this order is read.
         camera: which camera to read, by its full or last name; None takes the first one of the set.
+        fps: frames per second of what does not say it itself: folders of frames, unknown RLDS sets.
 
     Raises:
-        DataError: the folder is missing or holds none of the three; the message says what it
-            holds.
+        DataError: the folder is missing or holds none of these; the message says what it holds.
     """
     path = Path(path)
     if not path.is_dir():
@@ -118,19 +120,26 @@ def open_source(path: str | Path, *, camera: str | None = None) -> EpisodeSource
         from lapa_core.data.lerobot import LeRobotSource
 
         return LeRobotSource(path, camera=camera)
-    tfds = [p.parent for p in (path / "features.json", *sorted(path.glob("*/features.json")))]
-    tfds = [folder for folder in tfds if (folder / "features.json").is_file()]
-    if len(tfds) == 1:
-        from lapa_core.data.rlds import RldsSource
+    from lapa_core.data.rlds import RldsSource, find_rlds
 
-        return RldsSource(tfds[0], camera=camera)
+    tfds = find_rlds(path)
+    if tfds is not None:
+        return RldsSource(tfds, camera=camera, fps=fps)
+    from lapa_core.data.frame_folders import PICTURE_SUFFIXES, FrameFolderSource
+    from lapa_core.data.mcap_source import MCAP_SUFFIX, McapSource
     from lapa_core.data.videos import VIDEO_SUFFIXES, VideoFolderSource
 
-    if any(p.suffix.lower() in VIDEO_SUFFIXES for p in path.rglob("*")):
+    suffixes = {p.suffix.lower() for p in path.rglob("*")}
+    if suffixes & set(VIDEO_SUFFIXES):
         return VideoFolderSource(path)
+    if MCAP_SUFFIX in suffixes:
+        return McapSource(path, camera=camera)
+    if suffixes & set(PICTURE_SUFFIXES):
+        return FrameFolderSource(path, fps=fps)
     found = sorted(p.name for p in path.iterdir())
     raise DataError(
         f"{path} is no data set that can be read: it holds {found[:8]}. Allowed: LeRobot v3 "
-        "(meta/info.json), one RLDS version (features.json), or videos "
-        f"({', '.join(VIDEO_SUFFIXES)}). MCAP recordings go through `lapa data export` first"
+        "(meta/info.json), one RLDS version (features.json), videos "
+        f"({', '.join(VIDEO_SUFFIXES)}), finished MCAP recordings, or sub-folders of pictures "
+        f"({', '.join(PICTURE_SUFFIXES)})"
     )

@@ -112,6 +112,17 @@ class LeRobotSource:
             file_index=row[f"{prefix}/file_index"],
         )
 
+    def video_start_s(self, index: int) -> float:
+        """Time of an episode's first frame in the video file of the chosen camera [s]."""
+        return float(self._row(index)[f"videos/{self.camera}/from_timestamp"])
+
+    def data_path(self, index: int) -> Path:
+        """The table that holds the rows of an episode."""
+        row = self._row(index)
+        return self.path / self.info["data_path"].format(
+            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+        )
+
     def _choose(self, camera: str | None) -> str:
         if camera is None:
             return self.cameras[0]
@@ -150,9 +161,7 @@ class LeRobotSource:
         return self._rows[index]
 
     def _episode_data(self, row: dict[str, Any], index: int) -> pa.Table:
-        path = self.path / self.info["data_path"].format(
-            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-        )
+        path = self.data_path(index)
         if self._data[0] != path:
             self._data = (path, fmt.read_parquet(path))
         table = self._data[1]
@@ -171,7 +180,7 @@ class LeRobotSource:
         self, row: dict[str, Any], index: int, convert: Callable[[NDArray], NDArray]
     ) -> list[NDArray[np.uint8]]:
         path, length = self.video_path(index, self.camera), int(row["length"])
-        start_s = float(row[f"videos/{self.camera}/from_timestamp"])
+        start_s = self.video_start_s(index)
         half_s = 0.5 / self.fps
         frames, times_s = [], []
         for time_s, frame in decode_frames(

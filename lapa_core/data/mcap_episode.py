@@ -103,6 +103,45 @@ def read_recording(path: Path) -> Recording:
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PictureTopics:
+    """The pictures of a recording, whoever recorded it, without one decoded."""
+
+    path: Path
+    """The file."""
+    stamps_s: dict[str, NDArray[np.float64]]
+    """Header stamp of every picture of each picture topic [s]."""
+    instruction: str
+    """What the recorder was told; empty in files of other recorders."""
+
+
+def read_picture_topics(path: Path) -> PictureTopics:
+    """Read the stamps of all pictures of a finished file; other messages are passed over.
+
+    Raises:
+        DataError: the file is damaged or unfinished.
+    """
+    stamps: dict[str, list[float]] = {}
+    metadata: dict[str, Any] = {}
+    finished = False
+    decode = _Decoder(path)
+    for record, schema in read_records(path):
+        decode.remember(record)
+        if isinstance(record, Footer):
+            finished = True
+        elif isinstance(record, Metadata) and record.name == METADATA_NAME:
+            metadata = _parse_metadata(path, record)
+        elif isinstance(record, Message) and schema.name in PICTURE_TYPES:
+            stamps.setdefault(decode.topic(record), []).append(_header_stamp_s(path, record.data))
+    if not finished:
+        raise DataError(f"{path} was not finished by its recorder; recover it first")
+    return PictureTopics(
+        path=path,
+        stamps_s={topic: np.asarray(values) for topic, values in stamps.items()},
+        instruction=str(metadata.get("instruction", "")),
+    )
+
+
 def read_pictures(path: Path, topic: str, wanted: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
     """Decode the pictures of a topic that have the given positions in `picture_stamps_s`, as RGB."""
     chosen, position = set(wanted), 0

@@ -34,8 +34,8 @@ _TEXT = "steps/language_instruction"
 _SHARD = re.compile(r"-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5})-of-(?P<total>\d{5})$")
 
 
-class RldsSource:
-    """Episodes of one split of an RLDS data set seen by one of its cameras.
+class RldsSet:
+    """What the metadata of one split of an RLDS data set says; no shard is opened.
 
     Args:
         path: folder with `features.json`, `dataset_info.json` and the shards.
@@ -46,6 +46,9 @@ class RldsSource:
     Raises:
         DataError: metadata or a shard is missing, damaged, or of a shape that is not read.
     """
+
+    shards: list[tuple[Path, int]]
+    """File of each shard, in order, and the number of records that it should hold."""
 
     def __init__(
         self,
@@ -69,7 +72,65 @@ class RldsSource:
         self.cameras = sorted(n for n, f in self._columns.items() if "image" in f)
         self.camera = self._choose(camera)
         self._check_columns()
-        self._records = self._index(info, split)
+        self.shards = self._list_shards(info, split)
+
+    def _choose(self, camera: str | None) -> str:
+        if not self.cameras:
+            raise DataError(f"{self.path / 'features.json'} names no camera; one is needed")
+        if camera is None:
+            return self.cameras[0]
+        if camera not in self.cameras:
+            raise DataError(f"camera {camera!r} is unknown; {self.path} has {self.cameras}")
+        return camera
+
+    def _check_columns(self) -> None:
+        for name in ("action", "state"):
+            feature = self._columns.get(name)
+            shape = feature and feature.get("tensor", {}).get("shape", {}).get("dimensions")
+            if feature is not None and shape != ["7"]:
+                raise DataError(
+                    f"{self.path}: {name} has shape {shape}; only seven numbers (x, y, z, roll, "
+                    "pitch, yaw, gripper) are read: add a conversion to lapa_core/data/rlds.py"
+                )
+
+    def _list_shards(self, info: dict[str, Any], split: str) -> list[tuple[Path, int]]:
+        splits = {str(entry.get("name")): entry for entry in info.get("splits", [])}
+        if split not in splits:
+            raise DataError(f"split {split!r} is unknown; {self.path} has {sorted(splits)}")
+        lengths = [int(length) for length in splits[split].get("shardLengths", [])]
+        shards = {}
+        for path in self.path.iterdir():
+            match = _SHARD.search(path.name)
+            if match and match["split"] == split and int(match["total"]) == len(lengths):
+                shards[int(match["number"])] = path
+        missing = sorted(set(range(len(lengths))) - set(shards))
+        if missing:
+            raise DataError(
+                f"{self.path}: shards {missing[:8]} of {len(lengths)} of split {split!r} are missing; "
+                "copy them again"
+            )
+        return [(shards[number], length) for number, length in enumerate(lengths)]
+
+
+class RldsSource(RldsSet):
+    """Episodes of one split of an RLDS data set seen by one of its cameras; arguments as of `RldsSet`.
+
+    Raises:
+        DataError: as `RldsSet`, or a shard is cut short or damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        camera: str | None = None,
+        split: str = "train",
+        fps: float | None = None,
+    ) -> None:
+        super().__init__(path, camera=camera, split=split, fps=fps)
+        self._records = [
+            place for shard, length in self.shards for place in list_records(shard, length)
+        ]
 
     def __len__(self) -> int:
         return len(self._records)
@@ -86,10 +147,9 @@ class RldsSource:
         features = parse_example(place.read())
         source = f"{place.path} record at byte {place.offset}"
         frames = self._frames(features, self.camera, source, image_px)
-        texts = features.get(_TEXT) or [b""]
         return Episode(
             frames=frames,
-            instruction=bytes(texts[0]).decode("utf-8").strip(),
+            instruction=_text(features),
             fps=self.fps,
             actions=_rows(features, _ACTION, len(frames), source, self._columns),
             states=_rows(features, _STATE, len(frames), source, self._columns),
@@ -114,64 +174,61 @@ class RldsSource:
             raise DataError(f"{source} has no frames of {camera}; choose one of {self.cameras}")
         frames = []
         for number, data in enumerate(encoded):
-            try:
-                image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            except OSError as error:
-                raise DataError(f"{source}: frame {number} cannot be decoded ({error})") from error
-            if image.min() == image.max():
-                # BridgeData pads cameras that a scene did not have with black pictures.
-                raise DataError(
-                    f"{source}: frame {number} of {camera} is one colour: there was no such camera; "
-                    f"choose another of {self.cameras} or leave the episode out"
-                )
+            image = decode_frame(data, f"{source}: frame {number} of {camera}")
             frames.append(image if image_px is None else preprocess(image, image_px))
         return np.stack(frames)
 
-    def _choose(self, camera: str | None) -> str:
-        if not self.cameras:
-            raise DataError(f"{self.path / 'features.json'} names no camera; one is needed")
-        if camera is None:
-            return self.cameras[0]
-        if camera not in self.cameras:
-            raise DataError(f"camera {camera!r} is unknown; {self.path} has {self.cameras}")
-        return camera
 
-    def _check_columns(self) -> None:
-        for name in ("action", "state"):
-            feature = self._columns.get(name)
-            shape = feature and feature.get("tensor", {}).get("shape", {}).get("dimensions")
-            if feature is not None and shape != ["7"]:
-                raise DataError(
-                    f"{self.path}: {name} has shape {shape}; only seven numbers (x, y, z, roll, "
-                    "pitch, yaw, gripper) are read: add a conversion to lapa_core/data/rlds.py"
-                )
+def describe_record(data: bytes, camera: str, source: str) -> tuple[str, int, str]:
+    """Return the feature that holds a camera's frames, how many there are, and the instruction of a record.
 
-    def _index(self, info: dict[str, Any], split: str) -> list[RecordPlace]:
-        splits = {str(entry.get("name")): entry for entry in info.get("splits", [])}
-        if split not in splits:
-            raise DataError(f"split {split!r} is unknown; {self.path} has {sorted(splits)}")
-        lengths = [int(length) for length in splits[split].get("shardLengths", [])]
-        shards = {}
-        for path in self.path.iterdir():
-            match = _SHARD.search(path.name)
-            if match and match["split"] == split and int(match["total"]) == len(lengths):
-                shards[int(match["number"])] = path
-        missing = sorted(set(range(len(lengths))) - set(shards))
-        if missing:
-            raise DataError(
-                f"{self.path}: shards {missing[:8]} of {len(lengths)} of split {split!r} are missing; "
-                "copy them again"
-            )
-        records = []
-        for number, length in enumerate(lengths):
-            places = index_records(shards[number])
-            if len(places) != length:
-                raise DataError(
-                    f"{shards[number]} holds {len(places)} records, dataset_info.json says {length}; "
-                    "the file is cut short or of another version: copy it again"
-                )
-            records += places
-        return records
+    Raises:
+        DataError: no such frames, or a first one that cannot be decoded or is of one colour.
+    """
+    features = parse_example(data)
+    key = _IMAGE_PREFIX + camera
+    encoded = features.get(key)
+    if not isinstance(encoded, list) or not encoded:
+        raise DataError(f"{source} has no frames of {camera}; choose another camera")
+    decode_frame(encoded[0], f"{source}: frame 0 of {camera}")
+    return key, len(encoded), _text(features)
+
+
+def decode_frame(data: bytes, source: str) -> NDArray[np.uint8]:
+    """Decode an encoded picture as RGB (H, W, 3), or raise DataError: damaged, or of one colour."""
+    try:
+        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{source} cannot be decoded ({error})") from error
+    if image.min() == image.max():
+        # BridgeData pads cameras that a scene did not have with black pictures.
+        raise DataError(
+            f"{source} is one colour: there was no such camera; choose another or leave the episode out"
+        )
+    return image
+
+
+def _text(features: dict[str, Feature]) -> str:
+    texts = features.get(_TEXT) or [b""]
+    return bytes(texts[0]).decode("utf-8").strip()
+
+
+def find_rlds(path: Path) -> Path | None:
+    """Return the one folder with `features.json` at or right below `path`; None where there is none, or several."""
+    found = [p.parent for p in (path / "features.json", *sorted(path.glob("*/features.json")))]
+    found = [folder for folder in found if (folder / "features.json").is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def list_records(shard: Path, length: int) -> list[RecordPlace]:
+    """Return the places of the `length` records that a shard must hold, or raise DataError."""
+    places = index_records(shard)
+    if len(places) != length:
+        raise DataError(
+            f"{shard} holds {len(places)} records, dataset_info.json says {length}; "
+            "the file is cut short or of another version: copy it again"
+        )
+    return places
 
 
 def euler_to_rotation_vector(euler_rad: NDArray) -> NDArray[np.float64]:

@@ -129,7 +129,7 @@ class FrameStore:
             raise DataError(f"gap_s is {gap_s}; a positive time in seconds is needed")
         parts = []
         for start, stop in zip(self.episode_offsets[:-1], self.episode_offsets[1:], strict=True):
-            pairs = _episode_pairs(self.timestamps_s[start:stop], gap_s)
+            pairs = episode_pairs(self.timestamps_s[start:stop], gap_s)
             parts.append(pairs + start)
         pairs = np.concatenate(parts)
         if not len(pairs):
@@ -177,7 +177,8 @@ def stack_actions(episodes: Sequence[Episode]) -> NDArray[np.float32] | None:
     return np.concatenate(present).astype(np.float32)
 
 
-def _episode_pairs(times_s: NDArray[np.float64], gap_s: float) -> NDArray[np.int64]:
+def episode_pairs(times_s: NDArray[np.float64], gap_s: float) -> NDArray[np.int64]:
+    """Return every (frame, later frame) of one clip that lies `gap_s` apart, (P, 2), from its (T,) frame times [s]."""
     count = len(times_s)
     if count < 2:
         return np.zeros((0, 2), dtype=np.int64)

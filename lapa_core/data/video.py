@@ -101,7 +101,7 @@ class PacketTable:
     @property
     def times_s(self) -> NDArray[np.float64]:
         """(T,) presentation time of each frame [s]."""
-        return self.pts * float(self.time_base)
+        return self.pts.astype(np.float64) * float(self.time_base)
 
 
 def read_packets(path: Path) -> PacketTable:
@@ -206,9 +206,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         raise damaged(path, str(error)) from error
 
 
-def video_stream(
-    container: av.container.InputContainer, path: Path
-) -> av.video.stream.VideoStream:
+def video_stream(container: av.container.InputContainer, path: Path) -> av.video.stream.VideoStream:
     """Return the first video stream, or raise DataError when there is none."""
     if not container.streams.video:
         raise DataError(f"{path} holds no video stream, only {[s.type for s in container.streams]}")

@@ -6,18 +6,17 @@ Times are those stored in the file, so a variable frame rate is kept as it is. I
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from lapa_core.data.episode import Episode
+from lapa_core.data.instructions import read_instructions
 from lapa_core.data.video import decode_frames, read_timestamps
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
-INSTRUCTIONS_NAME = "instructions.jsonl"
 
 
 class VideoFolderSource:
@@ -40,7 +39,8 @@ class VideoFolderSource:
         )
         if not self.videos:
             raise DataError(f"{self.path} holds no video; allowed are {', '.join(VIDEO_SUFFIXES)}")
-        self._instructions = self._read_instructions()
+        names = {video.relative_to(self.path).as_posix() for video in self.videos}
+        self.instructions = read_instructions(self.path, names)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -69,33 +69,8 @@ class VideoFolderSource:
         start_s = times_s[0]
         return Episode(
             frames=np.stack(frames),
-            instruction=self._instructions.get(path.relative_to(self.path).as_posix(), ""),
+            instruction=self.instructions.get(path.relative_to(self.path).as_posix(), ""),
             fps=(len(times_s) - 1) / (times_s[-1] - start_s),
             timestamps_s=np.asarray(times_s) - start_s,
             source=str(path),
         )
-
-    def _read_instructions(self) -> dict[str, str]:
-        path = self.path / INSTRUCTIONS_NAME
-        if not path.is_file():
-            return {}
-        known = {video.relative_to(self.path).as_posix() for video in self.videos}
-        instructions: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line)
-                video, instruction = entry["video"], entry["instruction"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f'{path} line {number} is {line[:80]!r}; {{"video": ..., "instruction": ...}} '
-                    "is needed"
-                ) from error
-            if video not in known or video in instructions or not isinstance(instruction, str):
-                found = "named twice" if video in instructions else "missing or without a text"
-                raise DataError(
-                    f"{path} line {number}: video {video!r} is {found}; correct the line"
-                )
-            instructions[video] = instruction
-        return instructions

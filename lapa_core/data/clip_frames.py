@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read chosen frames of a clip of any kind, as centre squares of one size: the one way in for clips.
+
+Imports numpy and, for the kind at hand, its reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.data.clip import Clip
+from lapa_core.data.scaled_video import SquareScaler, read_squares, seek_points
+from lapa_core.errors import DataError
+from lapa_core.image import preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRequest:
+    """Frames of one clip, described so briefly that it is sent to a worker process."""
+
+    kind: str
+    """Kind of the clip."""
+    stored: bool
+    """Whether the frames are in a video file."""
+    path: str
+    """File or folder."""
+    address: str
+    """Where in the file, as in `Clip.address`."""
+    camera: str | None
+    """Camera, for data sets that have several."""
+    numbers: tuple[int, ...]
+    """Wanted frame numbers, increasing."""
+    pts: tuple[int, ...]
+    """Presentation time of each wanted frame [ticks]."""
+    seeks: tuple[int, ...]
+    """Positions before which to seek, for video files."""
+    num_frames: int
+    """Frames of the whole clip, to notice one that changed."""
+
+
+def make_request(
+    root: Path, clip: Clip, numbers: NDArray[np.int64], camera: str | None = None
+) -> FrameRequest:
+    """Describe the reading of increasing frame numbers of a clip.
+
+    Raises:
+        DataError: a frame number that the clip does not have, or numbers that do not increase.
+    """
+    numbers = np.asarray(numbers, dtype=np.int64)
+    if not len(numbers) or numbers[0] < 0 or numbers[-1] >= len(clip):
+        raise DataError(f"{clip.id}: frames {numbers[:4]}; it has 0 to {len(clip) - 1}")
+    if (np.diff(numbers) <= 0).any():
+        raise DataError(f"{clip.id}: frame numbers {numbers[:8]} do not increase")
+    return FrameRequest(
+        kind=clip.kind,
+        stored=clip.stored,
+        path=str(root / clip.path),
+        address=clip.address,
+        camera=camera,
+        numbers=tuple(numbers.tolist()),
+        pts=tuple(clip.pts[numbers].tolist()),
+        seeks=tuple(seek_points(numbers, clip.keyframes)) if clip.stored else (),
+        num_frames=len(clip),
+    )
+
+
+def read_request(request: FrameRequest, scaler: SquareScaler, out_NSSC: NDArray[np.uint8]) -> None:
+    """Fill (N, S, S, 3) with the wanted frames.
+
+    Raises:
+        DataError: a file is missing or damaged, or is no longer what the index says.
+    """
+    path = Path(request.path)
+    if request.stored:
+        pts = np.asarray(request.pts, dtype=np.int64)
+        read_squares(path, pts, list(request.seeks), scaler, out_NSSC)
+        return
+    readers = {
+        "frames": _read_pictures, "rlds": _read_rlds, "mcap": _read_mcap, "lerobot": _read_lerobot,
+    }  # fmt: skip
+    readers[request.kind](path, request, scaler.image_px, out_NSSC)
+
+
+def _read_pictures(
+    path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
+) -> None:
+    from lapa_core.data.frame_folders import list_pictures, read_picture
+
+    pictures = list_pictures(path)
+    if len(pictures) != request.num_frames:
+        raise DataError(
+            f"{path} holds {len(pictures)} pictures, the index says {request.num_frames}; run `lapa data index` again"
+        )
+    for place, number in enumerate(request.numbers):
+        out_NSSC[place] = preprocess(read_picture(pictures[number]), image_px)
+
+
+def _read_rlds(
+    path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
+) -> None:
+    from lapa_core.data.rlds import decode_frame
+    from lapa_core.data.tfrecord import RecordPlace, parse_example
+
+    offset, length, key = request.address.split(":", 2)
+    cells = parse_example(RecordPlace(path, int(offset), int(length)).read()).get(key)
+    if not isinstance(cells, list) or len(cells) != request.num_frames:
+        raise DataError(f"{path}: the record at byte {offset} changed; run `lapa data index` again")
+    for place, number in enumerate(request.numbers):
+        image = decode_frame(cells[number], f"{path}: frame {number} of {request.address}")
+        out_NSSC[place] = preprocess(image, image_px)
+
+
+def _read_mcap(
+    path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
+) -> None:
+    from lapa_core.data.mcap_episode import read_pictures
+
+    pictures = read_pictures(path, request.address, request.numbers)
+    for place, number in enumerate(request.numbers):
+        if number not in pictures:
+            raise DataError(f"{path}: {request.address} has no picture {number}; index it again")
+        out_NSSC[place] = preprocess(pictures[number], image_px)
+
+
+@lru_cache(maxsize=2)
+def _lerobot(root: str, camera: str | None) -> object:
+    from lapa_core.data.lerobot_reader import LeRobotSource
+
+    return LeRobotSource(root, camera=camera)
+
+
+def _read_lerobot(
+    path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
+) -> None:
+    """Read an episode whose pictures lie in the tables; episodes in video files are `stored`."""
+    from lapa_core.data.lerobot_reader import LeRobotSource
+
+    source = _lerobot(request.path, request.camera)
+    assert isinstance(source, LeRobotSource)
+    frames = source.episode(int(request.address), image_px).frames
+    if len(frames) != request.num_frames:
+        raise DataError(f"{path} episode {request.address} changed; run `lapa data index` again")
+    out_NSSC[...] = frames[list(request.numbers)]
