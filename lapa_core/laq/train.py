@@ -1,139 +1,153 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lapa laq train`: train a latent action model on frames alone."""
+"""`lapa laq train`: train a latent action model on frames alone, in one process or under torchrun in many."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from lapa_core.data.store import FrameStore
-from lapa_core.laq.base import LatentActionModel
-from lapa_core.laq.checkpoint import build_laq, describe, save_laq
+from lapa_core.laq.action_head import ActionHead, latent_width
+from lapa_core.laq.checkpoint import build_laq, describe
+from lapa_core.laq.objective import Labelled, LaqObjective
 from lapa_core.laq.presets import LAQ_TRAIN as PRESETS
 from lapa_core.laq.train_config import LaqTrainConfig
-from lapa_core.laq.usage import code_usage, warn_if_collapsed
-from lapa_core.train.augment import load_images, random_shift
+from lapa_core.laq.train_data import LaqData, frames_only
+from lapa_core.laq.train_finish import finish
+from lapa_core.train.augment import images_of
+from lapa_core.train.optimizer import adamw
+from lapa_core.train.pair_augment import PairAugment
+from lapa_core.train.pairs import StorePairs, actions_between
+from lapa_core.train.parallel import Parallel, leave
 from lapa_core.train.run import TrainingRun
-from lapa_core.train.sampling import batch_indices, seed_step
+from lapa_core.train.sampling import seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
 
-__all__ = ["PRESETS", "LaqTrainConfig", "LaqTrained", "main", "train"]
+__all__ = ["PRESETS", "LaqTrainConfig", "LaqTrained", "frames_only", "main", "train"]
 
 log = logging.getLogger(__name__)
 
 GRADIENT_CLIP = 0.5
-USAGE_PAIRS = 20_000
-"""Pairs whose codes are counted after training, and that k-means sees."""
+_NOT_SHAPING = {
+    "out", "device", "compile", "parallel", "workers", "save_every", "log_every", "progress", "model",
+}  # fmt: skip
+"""Options that do not shape the losses, so that a resume may change them."""
 
 
 class LaqTrained(NamedTuple):
     """What a training run leaves."""
 
     checkpoint: Path
-    """Directory of the finished model."""
+    """Directory of the finished model; a trained action head lies beside it in `action_head/`."""
     history: list[tuple[int, dict[str, float]]]
     """Logged (step, metrics) of this process."""
 
 
-def frames_only(store: FrameStore, max_episodes: int = 0) -> FrameStore:
-    """Drop the actions: the stages that learn from videos cannot reach them."""
-    if max_episodes:
-        store = store.subset(range(min(max_episodes, store.num_episodes)))
-    return FrameStore(
-        frames=store.frames,
-        episode_offsets=store.episode_offsets,
-        instructions=store.instructions,
-        fps=store.fps,
-        timestamps_s=store.timestamps_s,
-    )
-
-
-def train(config: LaqTrainConfig, store: FrameStore | None = None) -> LaqTrained:
-    """Run or resume training; `store` replaces the data set on disk (tests, experiments)."""
-    store = store or FrameStore.load(config.data, config.model.image_px, progress=config.progress)
-    store = frames_only(store, config.max_episodes)
-    pairs_P2 = store.valid_pairs(config.gap_s)
+def train(
+    config: LaqTrainConfig, store: FrameStore | None = None, labelled: FrameStore | None = None
+) -> LaqTrained:
+    """Run or resume training; `store` and `labelled` replace the data sets on disk (tests, experiments)."""
+    parallel = Parallel(config.device, config.parallel)
+    rank, world, device = parallel.rank, parallel.world, parallel.device
+    with parallel.leader_first():
+        data = LaqData.load(config, store, labelled)
 
     torch.manual_seed(config.seed)
-    model = build_laq(config.model).to(config.device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    model = build_laq(config.model).train()
+    labelled_pairs = data.labelled_pairs(rank=rank, world=world)
+    objective = LaqObjective(
+        model,
+        _action_head(model, labelled_pairs),
+        action_weight=config.action_weight,
+        precision=config.precision,
     )
-    optimizer.param_groups[0]["base_lr"] = config.learning_rate
-    settings = {**_shaping(config), "pairs": len(pairs_P2)}
+    module = parallel.wrap(objective, compiled=config.compile)
+    optimizer = adamw(
+        objective, config.learning_rate, weight_decay=config.weight_decay, beta2=config.beta2
+    )
     run = TrainingRun(
         config.out,
-        settings,
+        {**_shaping(config), **data.identity()},
         save_every=config.save_every,
         log_every=config.log_every,
         progress=config.progress,
+        leads=parallel.leads,
     )
+    augment = PairAugment(
+        shift_px=config.shift_px, crop=config.crop, light=config.light, colour=config.colour,
+        rank=rank, world=world,
+    )  # fmt: skip
+    first_step = run.restore(objective, optimizer)
+    batches = data.pairs(rank=rank, world=world, first_step=first_step)
 
-    for step in run.steps(run.restore(model, optimizer), config.steps):
+    for step in run.steps(first_step, config.steps):
         seed_step(config.seed, step)
-        pair_B2 = pairs_P2[batch_indices(len(pairs_P2), config.batch_size, config.seed, step)]
-        x0, x1 = (load_images(store.frames, pair_B2[:, i], config.device) for i in (0, 1))
-
-        pair = torch.cat([x0, x1], dim=1)
-        seen0, seen1 = random_shift(pair, config.shift_px).chunk(2, dim=1)
-        start, target = random_shift(pair, config.shift_px).chunk(2, dim=1)
-        loss = F.mse_loss(model.predict(seen0, seen1, start), target)
-        set_learning_rate(
-            optimizer, cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
+        model.set_step(seed=config.seed, step=step, rank=rank, world=world)
+        x0, x1 = images_of(batches.batch(step), device)
+        losses = module(
+            *augment(x0, x1), *augment(x0, x1), _labelled_batch(labelled_pairs, step, device)
         )
+        set_learning_rate(optimizer, _rate(config, step))
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), GRADIENT_CLIP)
         optimizer.step()
 
         upkeep = model.after_step(step, config.steps)
-        run.log(step, {"loss": loss.item(), "copy_loss": F.mse_loss(x0, x1).item(), **upkeep})
-        run.save(step, model, optimizer)
+        if run.due(step):
+            metrics = {name: value.item() for name, value in losses.items()}
+            copy = F.mse_loss(x0, x1).item()
+            run.log(step, parallel.mean({**metrics, "copy_loss": copy, **upkeep}))
+        run.save(step, objective, optimizer)
 
-    checkpoint = _finish(config, model, store.frames, pairs_P2, run)
+    batches.close()
+    checkpoint = finish(config, objective, data, parallel, run, _shaping(config))
     run.close()
     return LaqTrained(checkpoint, run.history)
 
 
-def _finish(
-    config: LaqTrainConfig,
-    model: LatentActionModel,
-    frames: NDArray[np.uint8],
-    pairs_P2: NDArray[np.int64],
-    run: TrainingRun,
-) -> Path:
-    """Fit the codebook where it is fitted afterwards, count the codes, save the model."""
-    chosen = np.random.default_rng(config.seed).permutation(len(pairs_P2))[:USAGE_PAIRS]
-    first, second = frames[pairs_P2[chosen, 0]], frames[pairs_P2[chosen, 1]]
-    model.fit_codebook(torch.from_numpy(model.encode(first, second).vectors_BKD), config.seed)
-    usage = code_usage(model.encode(first, second).codes_BK, model.codes)
-    warn_if_collapsed(usage)
-    perplexity = {f"perplexity/token{i}": p for i, p in enumerate(usage.perplexity_per_token)}
-    run.log(
-        config.steps - 1, {**perplexity, "perplexity/joint": usage.joint_perplexity}, force=True
-    )
-    facts = {"gap_s": config.gap_s, "usage": asdict(usage), "training": _shaping(config)}
-    return save_laq(config.out / "checkpoint", model, config.model, **facts)
+def _action_head(model: Any, labelled_pairs: StorePairs | None) -> ActionHead | None:
+    """Return a head with the statistics of all labelled pairs, if there are any."""
+    if labelled_pairs is None or labelled_pairs.store.actions is None:
+        return None
+    actions_PA = actions_between(labelled_pairs.store.actions, labelled_pairs.pairs_P2)
+    return ActionHead.for_actions(latent_width(model), actions_PA)
+
+
+def _labelled_batch(pairs: StorePairs | None, step: int, device: torch.device) -> Labelled | None:
+    if pairs is None:
+        return None
+    batch = pairs.batch(step)
+    return Labelled(*images_of(batch, device), torch.as_tensor(batch.actions_BA, device=device))
+
+
+def _rate(config: LaqTrainConfig, step: int) -> float:
+    """Return the factor of the learning rate."""
+    if config.schedule == "constant":
+        return 1.0
+    return cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
 
 
 def _shaping(config: LaqTrainConfig) -> dict[str, object]:
     """The part of the configuration that shapes the losses."""
-    skipped = {"out", "device", "progress", "save_every", "log_every", "model"}
     fields = {
         k: str(v) if isinstance(v, Path) else v
         for k, v in asdict(config).items()
-        if k not in skipped
+        if k not in _NOT_SHAPING
     }
     return {**fields, "model": describe(config.model)}
 
 
 def main(config: LaqTrainConfig) -> None:
     """Train, and say where the model is."""
-    print(f"latent action model: {train(config).checkpoint}")
+    try:
+        trained = train(config)
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            print(f"latent action model: {trained.checkpoint}")
+    finally:
+        leave()

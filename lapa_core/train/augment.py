@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lapa_core.train.pairs import PairBatch
+
 
 def to_float(frames_BHWC: Tensor) -> Tensor:
     """Return uint8 frames (B, H, W, 3) as float32 (B, 3, H, W) in [0, 1], channels-last in memory."""
@@ -22,6 +24,19 @@ def to_float(frames_BHWC: Tensor) -> Tensor:
 def load_images(frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str) -> Tensor:
     """Read some frames (they may lie in a memory map) and return them as `to_float` does, on a device."""
     return to_float(torch.from_numpy(frames_NHWC[rows_B]).to(device))
+
+
+def images_of(batch: PairBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return both frames of a batch of pairs as `to_float` does, on a device; a GPU does not wait for the copy."""
+    first, later = (
+        torch.from_numpy(np.ascontiguousarray(f)) for f in (batch.x0_BSSC, batch.x1_BSSC)
+    )
+    if device.type == "cuda":
+        first, later = first.pin_memory(), later.pin_memory()
+    return (
+        to_float(first.to(device, non_blocking=True)),
+        to_float(later.to(device, non_blocking=True)),
+    )
 
 
 def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:

@@ -11,6 +11,9 @@
 
 All randomness of a step is a function of (seed, step) (`lapa_core.train.sampling`), so weights, optimizer and
 step are the whole state, and the losses after a resume equal those of the straight run bit for bit.
+
+Where several processes train together, all of them call everything here and only the leading one writes. A state holds
+whole tensors, so a run that FSDP2 divided among eight processes may go on in one.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from tqdm import tqdm
 
 from lapa_core.checkpoint import load_checkpoint, save_checkpoint
 from lapa_core.errors import CheckpointError
+from lapa_core.train.parallel import divided_like, whole
 
 STATE_DIR = "state"
 METRICS_FILE = "metrics.jsonl"
@@ -44,6 +48,7 @@ class TrainingRun:
         log_every: int = 50,
         progress: bool = True,
         tensorboard: bool = True,
+        leads: bool = True,
     ):
         """Open the directory.
 
@@ -55,17 +60,20 @@ class TrainingRun:
             log_every: steps between two metric rows.
             progress: show a bar on standard error.
             tensorboard: write event files beside the metrics.
+            leads: whether this process writes; False for all but one of those that train together.
         """
         self.out = Path(out)
         self.settings = json.loads(json.dumps(settings, default=str))
         self.save_every = save_every
         self.log_every = log_every
-        self.progress = progress
+        self.progress = progress and leads
+        self.leads = leads
         self.history: list[tuple[int, dict[str, float]]] = []
-        self.out.mkdir(parents=True, exist_ok=True)
+        if leads:
+            self.out.mkdir(parents=True, exist_ok=True)
         self._bar: tqdm[int] | None = None
         self._writer = None
-        if tensorboard:
+        if tensorboard and leads:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.out))
@@ -78,7 +86,8 @@ class TrainingRun:
             CheckpointError: the state belongs to a run with other settings, or is damaged.
         """
         if not (self.out / STATE_DIR).exists():
-            (self.out / METRICS_FILE).unlink(missing_ok=True)
+            if self.leads:
+                (self.out / METRICS_FILE).unlink(missing_ok=True)
             return 0
         tensors, config = load_checkpoint(self.out / STATE_DIR)
         if config["settings"] != self.settings:
@@ -89,10 +98,15 @@ class TrainingRun:
                 f"{self.out} holds a run with other settings ({', '.join(changed) or 'fewer keys'} differ); "
                 "resume with the same ones or choose another --out"
             )
-        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        like = model.state_dict()
+        weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        model.load_state_dict(
+            {k: divided_like(v, like[k]) if k in like else v for k, v in weights.items()}
+        )
         _load_optimizer(model, optimizer, tensors)
         step = int(config["step"])
-        self._drop_rows_from(step)
+        if self.leads:
+            self._drop_rows_from(step)
         return step
 
     def steps(self, first: int, total: int) -> Iterator[int]:
@@ -104,11 +118,17 @@ class TrainingRun:
         with self._bar:
             yield from self._bar
 
+    def due(self, step: int) -> bool:
+        """Return whether a step's metrics are recorded: every `log_every` steps, and at the last one."""
+        return step % self.log_every == 0 or step == self._last_step
+
     def log(self, step: int, metrics: dict[str, float], *, force: bool = False) -> None:
-        """Record a row of metrics every `log_every` steps, at the last step, and when forced."""
-        if not force and step % self.log_every and step != self._last_step:
+        """Record a row of metrics where it is due, or forced."""
+        if not (force or self.due(step)):
             return
         self.history.append((step, metrics))
+        if not self.leads:
+            return
         with (self.out / METRICS_FILE).open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 2), **metrics}) + "\n")
         if self._writer is not None:
@@ -121,8 +141,10 @@ class TrainingRun:
         """Save the state after a step, when it is due."""
         done = step + 1
         if self.save_every and (done % self.save_every == 0 or step == self._last_step):
-            tensors = {f"model.{k}": v.detach().clone() for k, v in model.state_dict().items()}
+            tensors = {f"model.{k}": whole(v) for k, v in model.state_dict().items()}
             tensors.update(_optimizer_tensors(model, optimizer))
+            if not self.leads:
+                return
             save_checkpoint(
                 self.out / STATE_DIR,
                 tensors,
@@ -146,7 +168,7 @@ class TrainingRun:
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"optimizer.{key}.{name}": value.detach().clone()
+        f"optimizer.{key}.{name}": whole(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -159,5 +181,10 @@ def _load_optimizer(
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, field, name = key.split(".", 2)
-            device = "cpu" if field == "step" else parameters[name].device
-            optimizer.state[parameters[name]][field] = value.to(device).clone()
+            parameter = parameters[name]
+            if field == "step":  # fused kernels count on the device, the others on the CPU
+                fused = optimizer.defaults.get("fused")
+                kept = value.to(parameter.device if fused else "cpu").clone()
+            else:
+                kept = divided_like(value, parameter.detach())
+            optimizer.state[parameter][field] = kept

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training loop for one process and for many: DDP, or FSDP2, under torchrun.
+
+    parallel = Parallel("cuda", "ddp")
+    module = parallel.wrap(objective)          # call this one; `objective` stays the place of the weights
+    optimizer = adamw(objective, ...)
+    ...
+    module(...).backward()
+    optimizer.step()
+
+Without torchrun nothing is wrapped and accelerate is not imported. With it accelerate starts the processes' group,
+chooses each one's device and wraps for DDP. FSDP2 is torch's own `fully_shard`, which is what accelerate calls too:
+accelerate 1.15 shards only on accelerators, and what cannot run on CPUs could not be tested there.
+
+Losses are means over a rank's part and gradients are averaged, so ranks together do what one process does on the joint
+batch, up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lapa_core.errors import SetupError
+from lapa_core.train.synced_norm import sync_batch_norm
+
+
+class Parallel:
+    """This process among those that train together."""
+
+    def __init__(self, device: str, strategy: Literal["ddp", "fsdp2"] = "ddp"):
+        """Join the group that torchrun describes, if it started this process.
+
+        Raises:
+            SetupError: CUDA is asked for and not there, or the strategy needs torchrun.
+        """
+        self.strategy = strategy
+        self.rank, self.world, self.launched = 0, 1, "TORCHELASTIC_RUN_ID" in os.environ
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SetupError(f"device is {device}, but torch sees no CUDA device; use --device cpu")
+        self.device = torch.device(device)
+        if self.launched:
+            self._join()
+        elif strategy == "fsdp2":
+            raise SetupError(
+                "parallel is fsdp2, which divides the model among processes; start them with "
+                "`torchrun --nproc-per-node N -m lapa_core laq train ...`, or use --parallel ddp"
+            )
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def wrap(self, objective: nn.Module, *, compiled: bool = False) -> nn.Module:
+        """Move a module to the device and return what the loop calls; its weights stay where they are named."""
+        objective.to(self.device)
+        if self.world > 1:
+            sync_batch_norm(objective)
+        if not self.launched:
+            if compiled:
+                objective.compile(dynamic=False)
+            return objective
+        if self.strategy == "fsdp2":
+            return _shard(objective, compiled)
+        if compiled:
+            objective.compile(dynamic=False)
+        return self._accelerator.prepare_model(objective)
+
+    def mean(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Average metrics over the ranks; every rank must call with the same names."""
+        if self.world == 1:
+            return metrics
+        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self._talk_device)
+        dist.all_reduce(values)
+        return dict(zip(metrics, (values / self.world).tolist(), strict=True))
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Run a block on rank 0 before it runs on the others: caches, downloads."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+    @property
+    def _talk_device(self) -> torch.device:
+        """Where tensors must lie that the ranks exchange: on the GPU with NCCL."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    def _join(self) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+
+        # Counts and statistics are synchronised where they are used; a broadcast would overwrite those of rank 1.
+        # The graph is the same at every step, which also finds the parameters that it does not use.
+        options = DistributedDataParallelKwargs(broadcast_buffers=False, static_graph=True)
+        self._accelerator = Accelerator(
+            cpu=self.device.type == "cpu", kwargs_handlers=[options], mixed_precision="no"
+        )
+        self.device = self._accelerator.device
+        self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes
+
+
+def leave() -> None:
+    """Leave the group of processes, if there is one: the last thing that a program does."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """Return the outermost blocks: the members of module lists that lie in no other list."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
+    return found
+
+
+def _shard(objective: nn.Module, compiled: bool) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    for block in blocks(objective):
+        if compiled:
+            block.compile()
+        fully_shard(block)
+    fully_shard(objective)
+    return objective
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor with the parts of all ranks; every rank must call."""
+    from torch.distributed.tensor import DTensor
+
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def divided_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's part of a whole tensor, divided as another one is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor.to(like.device).clone()
