@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.errors import DataError
+from lapa_core.laq.quantise import Quantiser
 from lapa_core.train.augment import to_float
 
 _CHUNK = 256
@@ -38,6 +39,8 @@ class LatentActionModel(nn.Module, ABC):
     """K, latent tokens per pair."""
     codes: int
     """N, codes per token."""
+    quantiser: Quantiser
+    """What makes codes of the continuous vectors."""
     paints: bool = True
     """Whether predictions are images; without, `render` and `decode` are refused."""
 
@@ -56,9 +59,9 @@ class LatentActionModel(nn.Module, ABC):
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Return the later frame that these codes describe (the world model's step)."""
 
-    @abstractmethod
     def centres(self) -> NDArray[np.float32]:
         """Return the vector of every code (N, D)."""
+        return self.quantiser.centres().detach().float().cpu().numpy()
 
     def target(self, x_BCHW: Tensor) -> Tensor:
         """Return what a prediction of these later frames is compared with; the frames, unless a design says else."""
@@ -66,7 +69,7 @@ class LatentActionModel(nn.Module, ABC):
 
     def auxiliary_loss(self) -> Tensor:
         """Return what the last `predict` adds to the loss (a quantiser's commitment); zero for most."""
-        return torch.zeros((), device=self._device)
+        return self.quantiser.auxiliary_loss()
 
     def set_step(self, *, seed: int, step: int, rank: int = 0, world: int = 1) -> None:
         """Say which step the next `predict` belongs to, so that its noise depends on nothing else.
@@ -77,13 +80,15 @@ class LatentActionModel(nn.Module, ABC):
             rank: which of `world` processes this is; its batch is the rank-th equal part of the joint batch.
             world: processes that train together.
         """
+        self.quantiser.set_step(seed=seed, step=step, rank=rank, world=world)
 
     def after_step(self, step: int, total_steps: int) -> dict[str, float]:
-        """Maintain the codebook after an optimizer step; return metrics of what was done."""
-        return {}
+        """Maintain the codebook after every optimizer step, on all ranks alike; return metrics of what was found."""
+        return self.quantiser.after_step(step, total_steps)
 
     def fit_codebook(self, vectors_BKD: Tensor, seed: int) -> None:
         """Fit the codebook after training, for models whose codes are not trained with the rest."""
+        self.quantiser.fit(vectors_BKD, seed)
 
     @torch.no_grad()
     def encode(

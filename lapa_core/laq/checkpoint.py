@@ -13,6 +13,7 @@ from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
 from lapa_core.laq.conv import ConvLaq
 from lapa_core.laq.model import PatchLaq
+from lapa_core.laq.release import ReleaseLaq
 
 KIND = "laq"
 DESIGNS: dict[str, tuple[type, type]] = {
@@ -24,6 +25,8 @@ DESIGNS: dict[str, tuple[type, type]] = {
 
 def build_laq(config: ConvLaqConfig | PatchLaqConfig) -> LatentActionModel:
     """Build the untrained model that a configuration describes."""
+    if isinstance(config, PatchLaqConfig) and config.compat == "release":
+        return ReleaseLaq(config)
     return next(model for kind, model in DESIGNS.values() if isinstance(config, kind))(config)
 
 
@@ -56,9 +59,8 @@ def load_laq(
         raise CheckpointError(
             f"{directory} holds the design {design!r}; known are {sorted(DESIGNS)}"
         )
-    kind, model_type = DESIGNS[design]
     try:
-        model = model_type(kind(**fields))
+        model = build_laq(DESIGNS[design][0](**fields))
         model.load_state_dict(tensors, strict=True)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"{directory} does not fit its own description: {error}") from error

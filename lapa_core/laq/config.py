@@ -70,6 +70,8 @@ class PatchLaqConfig:
     """DINOv2 model for the target `dinov2`: an id of the Hugging Face hub, or a local folder."""
     dinov2_revision: str = "main"
     """Branch, tag or commit of that model; give a commit for a run that others shall repeat. Unused for a folder."""
+    dinov2_dim: int = 768
+    """Width of that model's features: small 384, base 768, large 1024, giant 1536; checked when it is loaded."""
     compat: Literal["corrected", "release"] = "corrected"
     """`release` is the authors' published network to the bit, with its quirks, for their weights."""
 

@@ -4,7 +4,7 @@
 Both frames go through one encoder that reads keypoints off them, and only their *difference* passes on, as in the
 paper (d = enc(x1) - enc(x0)): a displacement can be said so, a place cannot. Three whitened numbers of it reach the
 decoder, which adds a residual image to the first frame. K-means on the latents of the training pairs then makes
-the codes, so no codebook can collapse during training.
+the codes, so no codebook can collapse during training; other quantisers can be chosen instead.
 
 Measured on the simulator's videos (one seed, R2 of one-hot codes to the true displacement): an encoder that sees
 (x0, x1, x1 - x0) learns to name the *place* where the arm ends, 0.29 after 1200 steps, and 0.69 to 0.79 with shifted
@@ -15,19 +15,15 @@ Shapes: B pairs, C channels, H W pixels, D latent numbers, N codes.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.keypoints import GROUPS, Keypoints
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.config import ConvLaqConfig
-from lapa_core.laq.kmeans import kmeans
+from lapa_core.laq.quantise import build_quantiser
 
-_FAR = 1e6
-"""Coordinate of the unused rest of a codebook, when the data hold fewer points than codes."""
 _CONDITION_DIM = 128
 
 
@@ -49,8 +45,6 @@ class FilmConv(nn.Module):
 
 class ConvLaq(LatentActionModel):
     """Keypoints(x1) - keypoints(x0) -> 3 numbers -> x1 = x0 + residual(x0, 3 numbers); codes = their clusters."""
-
-    codebook_ND: Tensor
 
     def __init__(self, config: ConvLaqConfig):
         super().__init__()
@@ -84,7 +78,8 @@ class ConvLaq(LatentActionModel):
         self.residual = nn.Conv2d(w, 12, 3, padding=1)
         for parameter in self.residual.parameters():
             nn.init.zeros_(parameter)
-        self.register_buffer("codebook_ND", torch.zeros(config.codes, dim))
+        self.quantiser = build_quantiser(config.quantiser, codes=config.codes, dim=dim, tokens=1)
+        self.register_load_state_dict_pre_hook(_rename_codebook)
 
     def latent(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
         """Return the whitened latent (B, D) of each pair; it changes its sign when the pair is reversed."""
@@ -103,27 +98,23 @@ class ConvLaq(LatentActionModel):
         return x0_BCHW + F.pixel_shuffle(self.residual(x_BCHW), 2)
 
     def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
-        """Carry the pair's motion over to `start` through the continuous latent."""
-        return self.paint(start_BCHW, self.latent(x0_BCHW, x1_BCHW))
+        """Carry the pair's motion over to `start` through the latent, continuous unless the quantiser says else."""
+        latent_B1D = self.latent(x0_BCHW, x1_BCHW).unsqueeze(1)
+        return self.paint(start_BCHW, self.quantiser(latent_B1D).vectors_BKD[:, 0])
 
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest cluster (B, 1) and the latent (B, 1, D)."""
-        latent_BD = self.latent(x0_BCHW, x1_BCHW)
-        codes_BN = torch.cdist(latent_BD, self.codebook_ND)
-        return codes_BN.argmin(dim=1, keepdim=True), latent_BD.unsqueeze(1)
+        """Return the code (B, 1) and the latent (B, 1, D)."""
+        latent_B1D = self.latent(x0_BCHW, x1_BCHW).unsqueeze(1)
+        return self.quantiser(latent_B1D).codes_BK, latent_B1D
 
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
-        """Paint with the cluster centres."""
-        return self.paint(x0_BCHW, self.codebook_ND[codes_BK[:, 0]])
+        """Paint with the codes' vectors."""
+        return self.paint(x0_BCHW, self.quantiser.vectors(codes_BK)[:, 0])
 
-    def centres(self) -> NDArray[np.float32]:
-        """Return the cluster centres; codes that were never needed count as the origin."""
-        far_N1 = (self.codebook_ND >= _FAR).any(dim=1, keepdim=True)
-        return self.codebook_ND.masked_fill(far_N1, 0.0).cpu().numpy()
 
-    @torch.no_grad()
-    def fit_codebook(self, vectors_BKD: Tensor, seed: int) -> None:
-        """Cluster the latents of the training pairs."""
-        centres_ND = kmeans(vectors_BKD[:, 0].cpu(), self.codes, seed=seed)
-        self.codebook_ND[: len(centres_ND)] = centres_ND.to(self.codebook_ND)
-        self.codebook_ND[len(centres_ND) :] = _FAR
+def _rename_codebook(
+    model: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object
+) -> None:
+    """Checkpoints from before quantisers were options hold the clusters in the model itself."""
+    if (old := f"{prefix}codebook_ND") in state:
+        state[f"{prefix}quantiser.codebook_ND"] = state.pop(old)

@@ -52,14 +52,26 @@ def code_usage(codes_BK: NDArray[np.int64], codes: int) -> CodeUsage:
     )
 
 
-def warn_if_collapsed(usage: CodeUsage) -> bool:
+def usage_of_counts(codes_KN: NDArray[np.int64], joint_J: NDArray[np.int64]) -> CodeUsage:
+    """Make the figures from counts per token and code, and per tuple."""
+    return CodeUsage(
+        perplexity_per_token=tuple(_perplexity(token) for token in codes_KN),
+        joint_perplexity=_perplexity(joint_J),
+        joint_count=int(np.count_nonzero(joint_J)),
+        codes=codes_KN.shape[1],
+    )
+
+
+def warn_if_collapsed(usage: CodeUsage, when: str = "after training") -> bool:
     """Log one warning that says what to do when the codes have collapsed; return whether they have."""
     if usage.collapsed:
-        worst = min(usage.perplexity_per_token)
+        worst = int(np.argmin(usage.perplexity_per_token))
         log.warning(
-            "the latent codes have collapsed: perplexity %.2f of %d codes. Check that the frames of a pair differ "
-            "(gap_s), train longer, or choose the conv design",
+            "the latent codes have collapsed %s: token %d has perplexity %.2f of %d codes. Check that the frames of "
+            "a pair differ (gap_s), train longer, or choose the conv design or another quantiser",
+            when,
             worst,
+            usage.perplexity_per_token[worst],
             usage.codes,
         )
     return usage.collapsed

@@ -6,75 +6,68 @@ In training the quantisation error is replaced by random noise of the same lengt
     x_hat = x + |x - c| * r / |r|,   r ~ N(0, I),   c the nearest code,
 
 so gradients reach both x and c through the length, with no straight-through estimator and no commitment loss.
-Corrected against the release (facts, section 1.6): assignments are truly counted (it adds at most one per
-batch), counts are buffers (it loses them on save), and unused codes are replaced on a schedule that the caller
-owns (it stops for good after step 5000, a common cause of collapse).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lapa_core.laq.quantise.base import Quantised, Quantiser, near_used
+from lapa_core.laq.quantise.noise import keyed_normal, noise_key
+
 _EPSILON = 1e-12
 
 
-class Quantised(NamedTuple):
-    """Result of a quantiser."""
+class Nsvq(Quantiser):
+    """One codebook that the optimizer trains with everything else."""
 
-    vectors_BKD: Tensor
-    """Noise-substituted vectors in training, the chosen codes in evaluation."""
-    codes_BK: Tensor
-    """Index of the nearest code of every token, int64."""
+    noise_key_2: Tensor
 
+    def __init__(self, *, codes: int, dim: int, tokens: int, save_counts: bool = True):
+        super().__init__(codes=codes, dim=dim, tokens=tokens, save_counts=save_counts)
+        self.codebooks = nn.Parameter(torch.randn(codes, dim))  # (N, D), the release's name
+        self.register_buffer("noise_key_2", torch.zeros(2, dtype=torch.int64), persistent=False)
+        self._rank: int | None = None
 
-class Nsvq(nn.Module):
-    """One codebook shared by all token positions."""
+    def set_step(self, *, seed: int, step: int, rank: int, world: int) -> None:
+        """Key the noise; without this call it comes from torch's global generator."""
+        for slot, word in zip(self.noise_key_2, noise_key(seed, step), strict=True):
+            slot.fill_(word)
+        self._rank = rank
 
-    usage_N: Tensor
-
-    def __init__(self, codes: int, dim: int):
-        super().__init__()
-        self.codebook_ND = nn.Parameter(torch.randn(codes, dim))
-        self.register_buffer("usage_N", torch.zeros(codes, dtype=torch.int64))
-
-    def forward(self, x_BKD: Tensor) -> Quantised:
-        """Quantise tokens (B, K, D)."""
-        distance_BKN = (x_BKD.unsqueeze(2) - self.codebook_ND).square().sum(dim=-1)
+    def quantise(self, x_BKD: Tensor) -> Quantised:
+        """Return noise-substituted vectors in training, the nearest codes in evaluation."""
+        distance_BKN = (x_BKD.unsqueeze(2) - self.codebooks).square().sum(dim=-1)
         codes_BK = distance_BKN.argmin(dim=-1)
-        nearest_BKD = self.codebook_ND[codes_BK]
+        nearest_BKD = self.codebooks[codes_BK]
         if not self.training:
             return Quantised(nearest_BKD, codes_BK)
-        self.usage_N += torch.bincount(codes_BK.flatten(), minlength=len(self.usage_N))
-        noise_BKD = torch.randn_like(x_BKD)
+        noise_BKD = self._noise(x_BKD)
         error_BK1 = (x_BKD - nearest_BKD).norm(dim=-1, keepdim=True)
         scale_BK1 = error_BK1 / (noise_BKD.norm(dim=-1, keepdim=True) + _EPSILON)
         return Quantised(x_BKD + scale_BK1 * noise_BKD, codes_BK)
 
-    @torch.no_grad()
-    def replace_unused(self, min_share: float) -> int:
-        """Move codes used less than `min_share` of an equal share onto used ones; reset the counts.
+    def centres(self) -> Tensor:
+        """Return the codebook."""
+        return self.codebooks
 
-        A replacement is a used code (drawn in proportion to its use) plus a tenth of the codebook's spread, so
-        that the two split the used code's cell between them.
+    def revive(self, dead_N: Tensor, share_N: Tensor, generator: torch.Generator) -> None:
+        """Overwrite rows of the codebook, also where FSDP has cut it into pieces."""
+        book: Any = self.codebooks
+        sharded = hasattr(book, "full_tensor")
+        codebook_ND = book.full_tensor() if sharded else book.detach().clone()
+        fresh = near_used(codebook_ND, dead_N, share_N, generator)
+        codebook_ND[dead_N.to(codebook_ND.device)] = fresh.to(codebook_ND)
+        if sharded:
+            from torch.distributed.tensor import distribute_tensor
 
-        Returns:
-            Number of codes that were moved.
-        """
-        total = int(self.usage_N.sum())
-        if total == 0:
-            return 0
-        unused_N = self.usage_N < min_share * total / len(self.usage_N)
-        count = int(unused_N.sum())
-        if 0 < count < len(self.usage_N):
-            source = torch.multinomial(self.usage_N.float() * ~unused_N, count, replacement=True)
-            spread = (
-                0.1
-                * self.codebook_ND.std()
-                * torch.randn(count, self.codebook_ND.shape[1]).to(self.codebook_ND)
-            )
-            self.codebook_ND[unused_N] = self.codebook_ND[source] + spread
-        self.usage_N.zero_()
-        return count
+            codebook_ND = distribute_tensor(codebook_ND, book.device_mesh, book.placements)
+        book.copy_(codebook_ND)
+
+    def _noise(self, x_BKD: Tensor) -> Tensor:
+        if self._rank is None:
+            return torch.randn_like(x_BKD)
+        return keyed_normal(x_BKD, self.noise_key_2, self._rank * len(x_BKD))
