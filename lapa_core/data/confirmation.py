@@ -2,7 +2,8 @@
 """Which recorded deltas the arm really applied, told from what `arm_state` says and counts.
 
 `arm_state` comes at its own rate and names only the last applied delta. It also counts them, so that
-two deltas between two messages are both found, and one that the recording lost is noticed.
+two deltas between two messages are both found, and one that the recording lost is noticed. The count
+begins anew with every activation of the arm node, the name of the last one is kept.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ def applied_deltas(
     lost = 0
     for before, after in pairwise(states):
         key = (after.last_applied_source, after.last_applied_sequence)
-        # A count that fell means that the arm node was activated anew and counts from 0.
-        count = after.applied - (before.applied if after.applied >= before.applied else 0)
+        # A count that fell, or stands still while another delta is named, means that the arm node was
+        # activated anew and counts from 0.
+        named = (before.last_applied_source, before.last_applied_sequence)
+        anew = after.applied < before.applied or (after.applied == before.applied and key != named)
+        count = after.applied - (0 if anew else before.applied)
         if not count:
             continue
         same = before.last_applied_source == after.last_applied_source

@@ -34,6 +34,9 @@ def numbers(deltas, states):
         ([5, 6], [(3, 3), (4, 4), (5, 5), (6, 6)], [5, 6], False),  # 4 came before the recording
         ([5, 6], [(5, 5), (6, 6)], [5, 6], False),  # applied before the first state
         ([5, 6, 7], [(9, 5), (0, 0), (1, 6), (2, 7)], [5, 6, 7], False),  # arm activated anew
+        ([5, 6, 7], [(2, 5), (0, 5), (1, 6), (2, 7)], [5, 6, 7], False),  # the same, as it is told
+        ([5, 6], [(1, 5), (1, 6)], [5, 6], False),  # anew, and the state with 0 was lost
+        ([5, 6, 7], [(2, 5), (2, 7)], [5, 6, 7], False),
         ([1, 1, 2], [(0, 0), (1, 1), (2, 2)], [1, 2], False),  # a repeated number is not applied
         ([1, 2], [(0, 0), (0, 0)], [], False),
     ],
