@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
+from lapa_ros.stamps import Arrival, StampOrder
 
 Array = NDArray[np.float64]
 GRIPPER = "gripper"
@@ -56,13 +57,18 @@ class DryRunBackend:
 
 
 class TopicBackend:
-    """An arm behind topics: `receive` is fed the joint states, `publish` sends the joint commands."""
+    """An arm behind topics: `receive` is fed the joint states, `publish` sends the joint commands.
+
+    Attributes:
+        order: counts joint states that came too late, and clocks that were set back.
+    """
 
     def __init__(self, contract: RobotContract, publish: Callable[[list[str], list[float]], None]):
         self._model = contract.arm
         self._publish = publish
         self._names = [*contract.arm.joint_names, GRIPPER]
         self._newest: Measurement | None = None
+        self.order = StampOrder()
 
     def send(self, joints_rad: Array, gripper: float) -> None:
         """Publish the six joints [rad] and the finger gap [m] by name."""
@@ -73,8 +79,11 @@ class TopicBackend:
         """Return the newest joint states that were received."""
         return self._newest
 
-    def receive(self, names: list[str], positions: list[float], stamp_s: float) -> None:
-        """Take joint states, found by name, never by position.
+    def receive(self, names: list[str], positions: list[float], stamp_s: float) -> str:
+        """Take joint states, found by name, never by position; those older than the newest are refused and counted.
+
+        Returns:
+            A sentence to log when the stamps began anew because a clock was set back; else "".
 
         Raises:
             ActionError: a joint is missing or a position is not finite; the newest measurement stays.
@@ -90,6 +99,9 @@ class TopicBackend:
         values = np.array([by_name[name] for name in self._names])
         if not np.isfinite(values).all():
             raise ActionError(f"joint states are not finite: {values.tolist()}")
-        closed_m, open_m = self._model.finger_gap_m
-        gripper = float(np.clip((values[6] - closed_m) / (open_m - closed_m), 0.0, 1.0))
-        self._newest = Measurement(values[:6], gripper, stamp_s)
+        arrival = self.order.judge(stamp_s)
+        if arrival is not Arrival.LATE:
+            closed_m, open_m = self._model.finger_gap_m
+            gripper = float(np.clip((values[6] - closed_m) / (open_m - closed_m), 0.0, 1.0))
+            self._newest = Measurement(values[:6], gripper, stamp_s)
+        return self.order.describe_step() if arrival is Arrival.ANEW else ""

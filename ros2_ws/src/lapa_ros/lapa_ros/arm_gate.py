@@ -108,6 +108,11 @@ class CommandGate:
         self._last_sequence = command.sequence
         self._last_stamp_s = command.stamp_s
 
+    def forget_times(self) -> None:
+        """The clock was set back: what was remembered of it says nothing about commands made from now on."""
+        self._last_stamp_s = float("-inf")
+        self._accepted_s.clear()
+
     def _check_order(self, command: Command, tracking: bool) -> None:
         lower = command.sequence < self._last_sequence
         restarted = lower and not tracking and command.stamp_s > self._last_stamp_s

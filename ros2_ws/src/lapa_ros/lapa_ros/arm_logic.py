@@ -52,9 +52,9 @@ class JointMove:
         share = minimum_jerk((now_s - self._since_s) / self._duration_s)
         return self._start_rad + (self.end_rad - self._start_rad) * share
 
-    def done(self, now_s: float) -> bool:
-        """Return whether the end has been commanded."""
-        return now_s - self._since_s >= self._duration_s
+    def left_s(self, now_s: float) -> float:
+        """Return how long it goes on [s]; 0 once the end has been commanded."""
+        return max(0.0, self._since_s + self._duration_s - now_s)
 
 
 class ArmLogic:
@@ -66,9 +66,9 @@ class ArmLogic:
     Attributes:
         mode: what the arm does.
         reason: why, as a sentence.
-        applied, refused: commands since the start.
+        applied, refused: commands since activation.
         last: the command that was applied last, and `latency_s` from its observation to its application.
-        last_refusal: why the last refused command was refused.
+        last_refusal: why the last refused command since activation was refused.
     """
 
     MAX_TRACKING_ERROR_RAD = 0.15
@@ -95,7 +95,7 @@ class ArmLogic:
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
         self._blind = True
-        self._last_applied_s = float("-inf")
+        self._last_applied_s = self._ticked_s = float("-inf")
         self._said_refusals: set[str] = set()
 
     def measured(self) -> Measurement | None:
@@ -125,9 +125,12 @@ class ArmLogic:
 
     def tick(self, now_s: float) -> None:
         """Send the joint target of this instant, after the checks that make the arm hold."""
+        step_s, self._ticked_s = self._ticked_s - now_s, now_s
         measured = self._backend.measured()
         if measured is None:
             return
+        if step_s > CommandGate.CLOCK_TOLERANCE_S:
+            self._forget_times(measured, step_s)
         if problem := self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
             if self.mode not in (Mode.WAITING, Mode.STOPPED):
@@ -145,7 +148,7 @@ class ArmLogic:
             self._hold(
                 measured, Mode.HOLDING, f"no command for {self.contract.watchdog_s:g} s (watchdog)"
             )
-        elif self._move is not None and self._move.done(now_s):
+        elif self._move is not None and not self._move.left_s(now_s):
             self._finish_move()
         elif self._astray(measured, now_s):
             self._move = None
@@ -202,8 +205,14 @@ class ArmLogic:
         self._hold(measured, Mode.HOLDING, "held by request; waiting for commands", "info")
         return self.reason
 
-    def look_again(self) -> None:
-        """Take the next measurement for where the arm is: nobody watched it for a while."""
+    def begin(self) -> None:
+        """Activate: count from 0, and take the next measurement for where the arm is, which nobody watched.
+
+        The last command stays known, here and at the gate: what was applied before does not apply again.
+        """
+        self.applied = self.refused = 0
+        self.last_refusal = ""
+        self._said_refusals.clear()
         self._blind = True
 
     def halt(self, reason: str) -> None:
@@ -232,6 +241,10 @@ class ArmLogic:
             ActionError: the arm is stopped or waits for joint states.
         """
         return self._start_move(Mode.PARKING, self.contract.arm.sleep_rad, "sleep pose", now_s)
+
+    def move_left_s(self, now_s: float) -> float:
+        """Return how long the move to the ready or sleep pose goes on [s]; 0 without one."""
+        return self._move.left_s(now_s) if self._move is not None else 0.0
 
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
         measured = self._measured_or_raise()
@@ -284,14 +297,23 @@ class ArmLogic:
         return ""
 
     def _refuse(self, kind: str, text: str) -> None:
+        """Count and say it, once per kind until a command is applied again; a tracking arm holds."""
         self.refused += 1
         self.last_refusal = text
-        if kind not in self._said_refusals:
-            self._said_refusals.add(kind)
-            self._say("warn", f"command refused: {text}")
-        measured = self._backend.measured()
+        said, measured = kind in self._said_refusals, self._backend.measured()
+        self._said_refusals.add(kind)
         if self.mode is Mode.TRACKING and kind != "source" and measured is not None:
-            self._hold(measured, Mode.HOLDING, f"refused a command: {text}", "info")
+            self._hold(measured, Mode.HOLDING, f"command refused: {text}")
+        elif not said:
+            self._say("warn", f"command refused: {text}")
+
+    def _forget_times(self, measured: Measurement, step_s: float) -> None:
+        """The clock was set back: the watchdog and a move under way are timed by one that no longer counts."""
+        self._gate.forget_times()
+        self._astray_since_s = None
+        if self.mode in (Mode.TRACKING, Mode.READYING, Mode.PARKING, Mode.HOLDING):
+            self._move = None
+            self._hold(measured, Mode.HOLDING, f"the clock was set back by {step_s:.1f} s")
 
     def _hold(self, measured: Measurement, mode: Mode, reason: str, level: str = "warn") -> None:
         self.controller.hold(measured.joints_rad)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import numpy as np
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from sensor_msgs.msg import JointState
@@ -14,15 +15,20 @@ from std_srvs.srv import Trigger
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import load_contract
 from lapa_core.robot.kinematics import forward_kinematics
+from lapa_core.supervisor import STOP_LIMIT_S
 from lapa_ros import qos
 from lapa_ros.arm_backends import Backend, DryRunBackend, TopicBackend
 from lapa_ros.arm_gate import CommandGate
-from lapa_ros.arm_logic import ArmLogic, Mode
+from lapa_ros.arm_logic import ArmLogic, JointMove, Mode
 from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import FRAME, to_command
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health
 from lapa_ros.geometry import to_pose
 from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.troubles import Troubles
+
+PARK_SLACK_S = 2.0
+"""How much longer than its own duration a park may take before the node ends without it [s]."""
 
 
 class ArmNode(ManagedNode):
@@ -31,6 +37,8 @@ class ArmNode(ManagedNode):
     def __init__(self, **kwargs: object):
         super().__init__("arm", **kwargs)
         self._logic: ArmLogic | None = None
+        self._backend: TopicBackend | None = None
+        self._parks = False
         self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
@@ -42,7 +50,8 @@ class ArmNode(ManagedNode):
         self._logic = ArmLogic(
             self._contract, self._make_backend(), gate, self.say, self.params.move_speed_rad_s
         )
-        self._said_joint_states = False
+        self._troubles = Troubles(self.say)
+        self._warn_of_a_slow_park()
         services = {
             "stop": self._stop,
             "clear": self._clear,
@@ -59,8 +68,9 @@ class ArmNode(ManagedNode):
         )
 
     def start(self) -> None:
-        """Begin to listen and to send, from wherever the arm is by now."""
-        self._logic.look_again()
+        """Begin to count, to listen and to send, from wherever the arm is by now."""
+        self._logic.begin()
+        self._publish_state()  # counts from 0, in every recording, before the first delta is applied
         self._delta_subscription = self.create_subscription(
             DeltaMsg, "delta", self._on_delta, qos.DELTA
         )
@@ -72,28 +82,65 @@ class ArmNode(ManagedNode):
         self.destroy_subscription(self._delta_subscription)
         self.destroy_timer(self._tick_timer)
         self.destroy_timer(self._state_timer)
-        self._logic.halt("the arm node is deactivated")
+        self._logic.halt(self.unfinished() or "the arm node is deactivated")
         self._logic.tick(self.now_s())
         self._publish_state()
 
     def before_shutdown(self) -> None:
         """Start to park where that is wanted; the node goes on spinning until `may_shut_down`."""
-        if self.params.park_on_shutdown and self._logic is not None:
-            try:
-                self._logic.park(self.now_s())
-            except ActionError as error:
-                self.get_logger().error(f"not parked: {error}")
+        if not self.params.park_on_shutdown or self._logic is None:
+            return
+        self._parks = True
+        try:
+            self._logic.park(self.now_s())
+        except ActionError as error:
+            self.get_logger().error(f"cannot park: {error}")
+        else:
+            self.get_logger().info(f"parking takes {self._logic.move_left_s(self.now_s()):.1f} s")
 
     def may_shut_down(self) -> bool:
         """Return whether no park is under way."""
         return self._logic is None or self._logic.mode is not Mode.PARKING
+
+    def shutdown_limit_s(self) -> float:
+        """Return the time that the park takes at its speed, and a little more [s]."""
+        return self._logic.move_left_s(self.now_s()) + PARK_SLACK_S
+
+    def unfinished(self) -> str:
+        """Say where the arm stays when it was to park and has not."""
+        if not self._parks or self._logic is None or self._logic.mode is Mode.PARKED:
+            return ""
+        measured = self._logic.measured()
+        if measured is None:
+            return (
+                "NOT PARKED: the arm was never measured and was sent nothing; torque is as it was"
+            )
+        off_rad = float(np.abs(measured.joints_rad - self._contract.arm.sleep_rad).max())
+        return (
+            f"NOT PARKED, {off_rad:.2f} rad from the sleep pose ({self._logic.mode.name.lower()}: "
+            f"{self._logic.reason}): the arm holds its measured joints, torque stays on; "
+            "support the arm before you cut it"
+        )
+
+    def _warn_of_a_slow_park(self) -> None:
+        arm, speed_rad_s = self._contract.arm, self.params.move_speed_rad_s
+        from_above = arm.upper_rad - arm.sleep_rad > arm.sleep_rad - arm.lower_rad
+        furthest_rad = np.where(from_above, arm.upper_rad, arm.lower_rad)
+        move = JointMove(furthest_rad, arm.sleep_rad, speed_rad_s, 0.0)
+        longest_s = move.left_s(0.0) + PARK_SLACK_S
+        if self.params.park_on_shutdown and longest_s > STOP_LIMIT_S:
+            self.get_logger().warning(
+                f"to park can take {longest_s:.0f} s at a move_speed_rad_s of {speed_rad_s:g}; "
+                f"`lapa up` and the launch files kill a node {STOP_LIMIT_S:g} s after its SIGINT, "
+                "and the arm then stays where it is; raise the speed, or call ~/park first"
+            )
 
     def teardown(self) -> None:
         """Give everything back."""
         while self._entities:
             destroy, entity = self._entities.pop()
             destroy(entity)
-        self._logic = None
+        self._logic = self._backend = None
 
     def health(self) -> Health:
         """Holding is worth a warning, missing joint states an error."""
@@ -101,6 +148,9 @@ class ArmNode(ManagedNode):
         level = {Mode.TRACKING: OK, Mode.PARKED: OK, Mode.WAITING: ERROR}.get(logic.mode, WARN)
         values = {"mode": logic.mode.name, "applied": logic.applied, "refused": logic.refused,
                   "last refusal": logic.last_refusal, "latency [s]": logic.latency_s}  # fmt: skip
+        if self._backend is not None:
+            values["late joint states"] = self._backend.order.num_late
+            values["clock set back"] = self._backend.order.num_anew
         return Health(
             level if self.active else OK, logic.reason if self.active else "inactive", values
         )
@@ -129,12 +179,14 @@ class ArmNode(ManagedNode):
         self._joint_publisher.publish(message)
 
     def _on_joint_states(self, message: JointState) -> None:
+        stamp_s, now_s = to_seconds(message.header.stamp), self.now_s()
+        self._troubles.look(now_s)
         try:
-            self._backend.receive(message.name, message.position, to_seconds(message.header.stamp))
+            if anew := self._backend.receive(message.name, message.position, stamp_s):
+                self.get_logger().warning(f"joint states: {anew}")
         except ActionError as error:
-            if not self._said_joint_states:
-                self._said_joint_states = True
-                self.get_logger().error(f"joint states are ignored: {error}")
+            text = f"joint states are ignored: {error}"
+            self._troubles.happened("unusable joint states", text, now_s, "error")
 
     def _on_delta(self, message: DeltaMsg) -> None:
         self._logic.command(to_command(message), self.now_s())

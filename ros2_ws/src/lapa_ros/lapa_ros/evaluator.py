@@ -33,9 +33,9 @@ class Tally:
     latencies_s: list[float]
     """Observation to application, once per applied command [s]."""
     applied: int = 0
-    """Commands applied since the arm node started."""
+    """Commands applied since the arm node was activated."""
     refused: int = 0
-    """Commands refused since the arm node started."""
+    """Commands refused since the arm node was activated."""
 
 
 class Evaluator:

@@ -57,8 +57,16 @@ class ManagedNode(LifecycleNode):
         """Start what has to be finished before the process ends, such as parking."""
 
     def may_shut_down(self) -> bool:
-        """Return whether it is finished; the node spins until then, for a limited time."""
+        """Return whether it is finished; the node spins until then, for at most `shutdown_limit_s`."""
         return True
+
+    def shutdown_limit_s(self) -> float:
+        """Return the longest time that it may take [s]; asked after `before_shutdown`."""
+        return 10.0
+
+    def unfinished(self) -> str:
+        """Say what was not finished before the process ends, and what that means; "" when all was."""
+        return "" if self.may_shut_down() else "the node ends before it has finished"
 
     def health(self) -> Health:
         """Return what the diagnostics say."""
@@ -174,14 +182,18 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
     return node.exit_code
 
 
-def _wind_down(node: ManagedNode, executor: SingleThreadedExecutor, limit_s: float = 10.0) -> None:
+def _wind_down(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
     """Spin until the node may shut down. Further signals are ignored: an arm that parks is not to be interrupted."""
     if not node.active:
         return
     node.before_shutdown()
+    limit_s = node.shutdown_limit_s()
     end_s = time.monotonic() + limit_s
     while not node.may_shut_down() and time.monotonic() < end_s:
         executor.spin_once(timeout_sec=0.05)
+    if unfinished := node.unfinished():
+        waited = "" if node.may_shut_down() else f"cut short after {limit_s:.1f} s: "
+        node.get_logger().error(f"{waited}{unfinished}")
 
 
 def _autostart(node: ManagedNode) -> bool:

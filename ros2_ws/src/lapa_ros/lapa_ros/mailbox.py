@@ -56,10 +56,7 @@ class Mailbox(Generic[Content]):
             self._newest = Letter(stamp_s, content)
             self.num_put += 1
             self._arrived.notify_all()
-        anew = arrival is Arrival.ANEW
-        return (
-            f"the clock was set back by {self._order.step_s:.1f} s; beginning anew" if anew else ""
-        )
+        return self._order.describe_step() if arrival is Arrival.ANEW else ""
 
     def take(self, timeout_s: float) -> Letter[Content] | None:
         """Return the newest observation once it is due, or None when that takes longer than `timeout_s`."""

@@ -111,6 +111,10 @@ class PolicyNode(ManagedNode):
         """Return whether every goal has its result."""
         return self._num_unsettled == 0
 
+    def unfinished(self) -> str:
+        """Say what becomes of a goal whose client has not been told."""
+        return "" if self.may_shut_down() else "the goal's client gets no result"
+
     def teardown(self) -> None:
         """Give everything back."""
         if self._actions is not None:

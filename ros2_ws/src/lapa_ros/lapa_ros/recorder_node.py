@@ -82,6 +82,11 @@ class RecorderNode(ManagedNode):
         """Return whether no episode is being closed: one that is would be left as an interrupted `.part`."""
         return not self._closing
 
+    def unfinished(self) -> str:
+        """Say what becomes of an episode that is still being closed."""
+        what = "the last episode stays a .part file, which the next start recovers"
+        return what if self._closing else ""
+
     def teardown(self) -> None:
         """Give everything back."""
         while self._entities:

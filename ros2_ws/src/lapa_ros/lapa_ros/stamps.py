@@ -38,6 +38,10 @@ class StampOrder:
         self.num_late = self.num_anew = 0
         self.step_s = 0.0
 
+    def describe_step(self) -> str:
+        """Return the sentence to log when the stamps began anew."""
+        return f"the clock was set back by {self.step_s:.1f} s; beginning anew"
+
     def judge(self, stamp_s: float) -> Arrival:
         """Say what `stamp_s` [s] is, and remember it."""
         if stamp_s >= self._newest_s:

@@ -102,6 +102,59 @@ def test_a_refusal_is_said_once_until_a_command_is_applied_again(bench):
     assert sum("command refused" in text for text in bench.said) == 2
 
 
+def test_a_refusal_while_tracking_is_one_line(bench):
+    bench.command()
+    bench.said.clear()
+    bench.command(values=(np.nan,) * 7)
+    assert len(bench.said) == 1
+    assert bench.said[0].startswith("holding: command refused: ")
+    bench.command(values=(np.nan,) * 7)
+    assert len(bench.said) == 1
+
+
+def test_counts_are_since_activation_but_no_delta_applies_twice(bench):
+    bench.command()
+    bench.command(values=(np.nan,) * 7)
+    bench.logic.halt("deactivated")
+    bench.logic.begin()
+    bench.run(0.1)
+    assert (bench.logic.applied, bench.logic.refused, bench.logic.last_refusal) == (0, 0, "")
+    assert bench.logic.last.sequence == 1, "told on, so that a recording can go on from it"
+    assert not bench.command(sequence=1)
+    assert bench.command()
+    assert (bench.logic.applied, bench.logic.refused) == (1, 1)
+
+
+@pytest.mark.parametrize("step_s", [0.3, 900.0])
+def test_when_the_clock_is_set_back_the_arm_holds_and_the_watchdog_still_works(
+    bench, contract, step_s
+):
+    bench.command()
+    bench.run(0.06)
+    bench.clock.now_s -= step_s
+    bench.run(0.02)
+    where_rad = bench.arm.joints_rad.copy()
+    assert bench.logic.mode is Mode.HOLDING
+    bench.run(0.4)
+    np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-6)
+    assert sum("set back" in text for text in bench.said) == 1
+    assert bench.command()
+    bench.run(contract.watchdog_s + 0.1)
+    assert bench.logic.mode is Mode.HOLDING
+
+
+@pytest.mark.parametrize("mode", [Mode.STOPPED, Mode.PARKED])
+def test_when_the_clock_is_set_back_a_stopped_or_parked_arm_stays_so(bench, mode):
+    if mode is Mode.STOPPED:
+        bench.logic.stop()
+    else:
+        bench.logic.park(bench.clock())
+        bench.run(6.0)
+    bench.clock.now_s -= 900.0
+    bench.run(0.5)
+    assert bench.logic.mode is mode
+
+
 def test_a_foreign_source_is_refused_without_disturbing_the_arm(bench):
     bench.command()
     assert not bench.command(source="operator")
@@ -249,6 +302,6 @@ def test_an_arm_that_comes_back_elsewhere_is_not_sent_where_it_was(bench, contra
 def test_an_arm_that_nobody_watched_is_anchored_where_it_is(bench):
     bench.logic.halt("deactivated")
     where_rad = bench.arm.joints_rad = bench.arm.joints_rad + 0.1
-    bench.logic.look_again()
+    bench.logic.begin()
     bench.run(0.1)
     np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-9)

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arm node over real DDS, with the dry-run arm."""
 
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
+from lapa_ros.arm_backends import GRIPPER
 from lapa_ros.arm_node import ArmNode
+from lapa_ros.clock import to_stamp
 from lapa_ros.deltas import to_message
+from lapa_ros.lifecycle import _wind_down
 from lapa_ros.remote import GraphError, call
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.data.confirmation import applied_deltas
 
 
 class Peer:
@@ -172,6 +181,129 @@ def test_an_inactive_arm_refuses_services_and_applies_nothing(peer, arm, spinner
     arm.trigger_activate()
     peer.send()
     peer.wait_counts(1, 0)
+
+
+def test_counts_begin_anew_with_every_activation_and_a_recording_can_tell(peer, arm):
+    deltas = []
+    peer.node.create_subscription(DeltaMsg, "delta", deltas.append, qos.DELTA)
+    peer.send()
+    peer.wait_counts(1, 0)
+    peer.send((np.nan, 0, 0, 0, 0, 0, 0))
+    peer.wait_counts(1, 1)
+    arm.trigger_deactivate()
+    arm.trigger_activate()
+    peer.wait_counts(0, 0)
+    assert peer.states[-1].last_refusal == ""
+    assert peer.states[-1].last_applied_sequence == 1
+    peer.wait_mode(ArmState.MODE_HOLDING)
+    peer.send()
+    peer.wait_counts(1, 0)
+    found, reasons = applied_deltas(deltas, peer.states)
+    assert ([message.sequence for message in found], reasons) == ([1, 3], [])
+
+
+class Driver:
+    """Joint states of an arm that stands still, with stamps as told."""
+
+    def __init__(self, spinner, contract):
+        self._names = [*contract.arm.joint_names, GRIPPER]
+        self._ready_rad = list(contract.ready_joints_rad)
+        self.node = spinner.add(Node("driver"))
+        self._publisher = self.node.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.commands = []
+        self.node.create_subscription(
+            JointState, "joint_commands", self.commands.append, qos.JOINT_COMMANDS
+        )
+        spinner.wait(self._publisher.get_subscription_count, "the arm")
+
+    def publish(self, waist_rad=0.0, age_s=0.0):
+        position = [waist_rad, *self._ready_rad[1:], 0.03]
+        message = JointState(name=self._names, position=position)
+        message.header.stamp = to_stamp(self.node.get_clock().now().nanoseconds * 1e-9 - age_s)
+        self._publisher.publish(message)
+
+
+def test_joint_states_out_of_order_are_refused_and_counted(spinner, contract):
+    node = ArmNode(parameter_overrides=[Parameter("backend", value="sim")])
+    node.trigger_configure()
+    driver = Driver(spinner, contract)
+    spinner.add(node)
+    node.trigger_activate()
+    spinner.wait(lambda: driver.publish() or driver.commands, "a joint command")
+    statuses = []
+    driver.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda array: statuses.extend(array.status), qos.DIAGNOSTICS
+    )  # fmt: skip
+    states = []
+    driver.node.create_subscription(ArmState, "arm_state", states.append, qos.STATE)
+    end_s = time.monotonic() + 1.5
+    while time.monotonic() < end_s:  # every message once more, 60 ms late and from elsewhere
+        driver.publish()
+        driver.publish(waist_rad=0.5, age_s=0.06)
+        time.sleep(0.01)
+    assert {state.mode for state in states} == {ArmState.MODE_HOLDING}
+    assert {state.measured_joints[0] for state in states} == {0.0}
+    assert {command.position[0] for command in driver.commands} == {0.0}
+    values = {value.key: value.value for value in statuses[-1].values}
+    assert int(values["late joint states"]) > 50
+    assert values["clock set back"] == "0"
+
+
+def slow_parking_arm(speed_rad_s):
+    overrides = {"backend": "dry_run", "park_on_shutdown": True, "move_speed_rad_s": speed_rad_s}
+    node = ArmNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
+    )
+    node.trigger_configure()
+    node.trigger_activate()
+    return node
+
+
+def test_a_park_that_is_cut_short_says_so_and_where_the_arm_stays(ros_domain, spinner, capfd):
+    node = slow_parking_arm(0.05)
+    assert "can take" in capfd.readouterr().err, "a warning at configuration"
+    listener, states = spinner.add(Node("listener")), []
+    listener.create_subscription(ArmState, "arm_state", states.append, qos.STATE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.spin_once(timeout_sec=0.5)
+    limit_s, node.shutdown_limit_s = node.shutdown_limit_s, lambda: 0.5
+    _wind_down(node, executor)
+    assert limit_s() > 50.0, "the park's own duration"
+    node.trigger_shutdown()
+    log = capfd.readouterr().err
+    assert "cut short after 0.5 s: NOT PARKED" in log
+    assert "holds its measured joints" in log
+    spinner.wait(lambda: states and "NOT PARKED" in states[-1].reason, "the last state")
+    assert states[-1].mode == ArmState.MODE_HOLDING
+    assert states[-1].commanded_joints == pytest.approx(states[-1].measured_joints, abs=1e-3)
+    executor.remove_node(node)
+    node.destroy_node()
+
+
+def test_a_park_takes_as_long_as_its_speed_needs(ros_domain):
+    """Regression pinned: a park was ended after 10 s without a word."""
+    command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p", "backend:=dry_run",
+               "-p", "park_on_shutdown:=true", "-p", "move_speed_rad_s:=0.32"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting for commands" in line:
+                break
+        process.terminate()
+        begun_s = time.monotonic()
+        lines += process.stderr.readlines()
+        assert process.wait(5.0) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    log = "".join(lines)
+    assert time.monotonic() - begun_s > 10.0
+    assert "parked: in the sleep pose" in log, log
+    assert "NOT PARKED" not in log
 
 
 def test_an_unknown_contract_fails_configure_with_a_failure_not_an_exception(ros_domain):
