@@ -18,13 +18,13 @@ _DEBUG_TRUNK = TrunkConfig(width=8, blocks=1, keypoints=4, text_dim=16, features
 VLA_PRETRAIN: dict[str, PretrainConfig] = {
     "sim": PretrainConfig(
         data=_VIDEOS,
-        labels=Path("outputs/laq_sim/labels.npz"),
+        labels=Path("outputs/laq_sim/labels"),
         out=Path("outputs/pretrain_sim"),
         steps=6000,
     ),
     "debug": PretrainConfig(
         data=_VIDEOS,
-        labels=Path("outputs/laq_debug/labels.npz"),
+        labels=Path("outputs/laq_debug/labels"),
         out=Path("outputs/pretrain_debug"),
         trunk=_DEBUG_TRUNK,
         steps=20,

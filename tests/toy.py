@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.config import PatchLaqConfig
@@ -47,3 +51,43 @@ def toy_store(episodes: int = 12, length: int = 8, image_px: int = 32, seed: int
         timestamps_s=np.tile(np.arange(length) / 5.0, episodes),
         actions=actions.reshape(-1, 7),
     )
+
+
+def write_labels(
+    folder: Path, store: FrameStore, codes_PK: NDArray[np.int64], gap_s: float
+) -> Path:
+    """Write labels with chosen codes (their own vectors, one-hot) as if a model had made them."""
+    from lapa_core.laq.label_files import LabelFacts, shard_bytes, write_facts, write_whole
+    from lapa_core.laq.label_plan import plan_shards
+    from lapa_core.laq.label_source import StoreSource
+
+    source = StoreSource(store)
+    centres_ND = np.eye(int(codes_PK.max()) + 1, dtype=np.float32)
+    facts = LabelFacts(
+        checkpoint_hash="0" * 64,
+        gap_s=gap_s,
+        image_px=store.frames.shape[1],
+        tokens=codes_PK.shape[1],
+        dim=centres_ND.shape[1],
+        centres=centres_ND.tolist(),
+        data=source.identity,
+        frames_per_clip=source.num_frames,
+        shard_rows=len(codes_PK),
+        batch_size=1,
+    )
+    pairs = [source.pairs(clip, gap_s) for clip in range(store.num_episodes)]
+    (shard,) = plan_shards(map(len, pairs), facts.shard_rows)
+    episode_P = np.repeat(np.arange(store.num_episodes), [len(part) for part in pairs])
+    first_P, later_P = np.concatenate(pairs).T
+    columns = {
+        "episode": episode_P,
+        "clip": [source.names[episode] for episode in episode_P],
+        "frame": first_P,
+        "later": later_P,
+        "time_s": store.timestamps_s[store.valid_pairs(gap_s)[:, 0]],
+    }
+    folder.mkdir(parents=True)
+    content = shard_bytes(facts, columns, codes_PK, centres_ND[codes_PK])
+    write_whole(folder / shard.name, content)
+    write_facts(folder, facts, [hashlib.sha256(content).hexdigest()])
+    return folder

@@ -125,7 +125,9 @@ def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     train_store = at_size(videos.store.subset(range(config.videos)), recipe.model.image_px)
     checkpoint = train_laq(recipe, train_store).checkpoint
     label(
-        LaqLabelConfig(data=Path(domain), checkpoint=checkpoint, out=out / "labels.npz"),
+        LaqLabelConfig(
+            data=Path(domain), checkpoint=checkpoint, out=out / "labels", progress=False
+        ),
         train_store,
     )
     held_out = at_size(
@@ -142,10 +144,10 @@ def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     recipe = VLA_PRETRAIN[config.size]
     if config.pretrain_steps:
         recipe = replace(recipe, steps=config.pretrain_steps)
-    labels = _at(config, f"laq/{domain}/{DESIGNS[arm]}/s{cell.seed}") / "labels.npz"
+    laq = _at(config, f"laq/{domain}/{DESIGNS[arm]}/s{cell.seed}")
     recipe = replace(
-        recipe, data=Path(domain), labels=labels, out=_at(config, cell.name), seed=cell.seed, max_episodes=0,
-        progress=False,
+        recipe, data=Path(domain), labels=laq / "labels", laq=laq / "checkpoint", out=_at(config, cell.name),
+        seed=cell.seed, max_episodes=0, progress=False,
     )  # fmt: skip
     store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
     last = pretrain(recipe, store).history[-1][1]

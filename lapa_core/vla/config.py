@@ -47,7 +47,9 @@ class PretrainConfig:
     data: Path
     """Data set: frames and instructions are read, actions are not."""
     labels: Path
-    """Label file of `lapa laq label` for the same data set."""
+    """Folder that `lapa laq label` made from the same data set."""
+    laq: Path | None = None
+    """Latent action model that the labels must be of; none takes the labels' word for it."""
     out: Path = Path("outputs/vla_pretrain")
     """Run directory; the finished model is in its `checkpoint/`."""
     trunk: TrunkConfig = field(default_factory=TrunkConfig)

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
+from lapa_core.laq.label_source import identify
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.presets import VLA_PRETRAIN as PRESETS
@@ -54,16 +56,30 @@ def forget_words(words_BL: Tensor, share: float) -> Tensor:
     return words_BL.masked_fill(forgotten, UNKNOWN)
 
 
-def check_labels(labels: LatentLabels, store: FrameStore) -> None:
-    """Refuse labels that were not made for these frames.
+def check_labels(labels: LatentLabels, store: FrameStore, laq: Path | None = None) -> None:
+    """Refuse labels that were not made for these frames, or not by the model at `laq`.
 
     Raises:
-        DataError: the label file holds other pairs than the data set.
+        DataError: the labels belong to other data, or to another checkpoint.
     """
+    advice = "run `lapa laq label` on this data set, or give the labels that belong to it"
+    data = identify(store)
+    if not labels.data.matches(data):
+        raise DataError(
+            f"the labels are of the data {labels.data.describe()}, the data set is {data.describe()} "
+            f"({store.num_episodes} episodes, {len(store)} frames); {advice}"
+        )
     if not np.array_equal(labels.pairs_P2, store.valid_pairs(labels.gap_s)):
         raise DataError(
-            f"the labels hold {len(labels.pairs_P2)} pairs that are not those of the data set "
-            f"({store.num_episodes} episodes, {len(store)} frames); run `lapa laq label` on it again"
+            f"the {len(labels.pairs_P2)} pairs of the labels are not those of the data set at {labels.gap_s} s; "
+            f"{advice}"
+        )
+    if laq is None:
+        return
+    made_by = load_config(laq, "laq")["weights_sha256"]
+    if made_by != labels.checkpoint_hash:
+        raise DataError(
+            f"the labels are of checkpoint {labels.checkpoint_hash[:12]}, {laq} is {made_by[:12]}; {advice}"
         )
 
 
@@ -79,7 +95,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     store = store or FrameStore.load(config.data, config.trunk.image_px, progress=config.progress)
     store = frames_only(store, config.max_episodes)
     labels = LatentLabels.load(config.labels)
-    check_labels(labels, store)
+    check_labels(labels, store, config.laq)
     vocabulary = Vocabulary.fit(store.instructions)
     words_EL = encode_instructions(store, vocabulary, config.trunk.max_words)
     first_P, episode_P = labels.pairs_P2[:, 0], store.episode_ids[labels.pairs_P2[:, 0]]
@@ -143,7 +159,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
 
 
 def _settings(config: PretrainConfig, labels: LatentLabels) -> dict[str, Any]:
-    skipped = {"out", "device", "progress", "save_every", "log_every", "labels"}
+    skipped = {"out", "device", "progress", "save_every", "log_every", "labels", "laq"}
     fields = {
         k: str(v) if isinstance(v, Path) else v
         for k, v in asdict(config).items()

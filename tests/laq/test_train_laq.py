@@ -13,9 +13,6 @@ import torch
 from lapa_core.errors import CheckpointError, DataError
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.config import ConvLaqConfig
-from lapa_core.laq.label import label
-from lapa_core.laq.label_config import LaqLabelConfig
-from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only, train
 from lapa_core.laq.train_config import LaqTrainConfig
 from tests.toy import TOY_PATCH, toy_store
@@ -109,18 +106,6 @@ def test_frames_of_another_size_are_refused(tmp_path):
     good = toy_store().frames[:2]
     with pytest.raises(DataError, match="from 0 to 3"):
         model.decode(good, np.full((2, 1), 4))
-
-
-def test_labels_name_their_model_and_survive_the_disk(tmp_path):
-    store = toy_store()
-    checkpoint = train(config(tmp_path / "run"), store).checkpoint
-    path = label(LaqLabelConfig(data=tmp_path / "toy", checkpoint=checkpoint), store)
-    labels = LatentLabels.load(path)
-    assert path.parent == tmp_path / "toy.latents"
-    assert labels.checkpoint_hash == load_laq(checkpoint)[1]["weights_sha256"]
-    assert np.array_equal(labels.pairs_P2, store.valid_pairs(0.4))
-    with pytest.raises(DataError, match="lapa laq label"):
-        LatentLabels.load(tmp_path / "missing.npz")
 
 
 def test_conv_design_finds_the_motion_of_the_toy(tmp_path):

@@ -50,6 +50,8 @@ COME_WITH = {
 }
 # Only in a sourced ROS 2 installation; the code says what it does without.
 FROM_ROS = {"cv_bridge", "launch", "launch_ros", "launch_testing"}
+# Behind an extra of pyproject.toml; imported where it is asked for, with a message where it is missing.
+OPTIONAL = {"ray"}
 OURS = {"lapa_core", "lapa_ros", "lapa_msgs", "setup", "tests"}
 
 
@@ -131,7 +133,14 @@ def test_every_import_is_declared():
 def test_the_library_imports_nothing_of_the_tests_or_of_ros():
     core = imported("lapa_core")
     assert core.isdisjoint({"rclpy", "lapa_msgs", "lapa_ros"})
-    assert core.isdisjoint(module_of(name) for name in requirements("dev"))
+    assert core.isdisjoint({module_of(name) for name in requirements("dev")} - OPTIONAL)
+
+
+def test_an_extra_has_the_version_that_the_tests_run_with():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name in OPTIONAL:
+        version = requirements("dev")[name]
+        assert re.search(rf'^{name} = \["{name}(\[\w+\])?=={re.escape(version)}"\]$', text, re.M)
 
 
 def test_the_lock_holds_every_direct_version_once():

@@ -49,7 +49,7 @@ def test_all_stages_run_on_bridge(tmp_path, bridge, design):
     )
     labels = label(
         LaqLabelConfig(
-            data=bridge, checkpoint=laq.checkpoint, out=tmp_path / "l.npz", max_episodes=8
+            data=bridge, checkpoint=laq.checkpoint, out=tmp_path / "labels", max_episodes=8
         )
     )
     recipe = replace(

@@ -13,13 +13,17 @@ import torch
 
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, ContractError, DataError
+from lapa_core.experiment.data import at_size
+from lapa_core.laq.checkpoint import save_laq
+from lapa_core.laq.config import ConvLaqConfig
+from lapa_core.laq.conv import ConvLaq
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.policy import Policy
 from lapa_core.train.run import TrainingRun
 from lapa_core.vla import finetune, pretrain, table
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TableConfig, TrunkConfig
-from tests.toy import toy_store
+from tests.toy import toy_store, write_labels
 
 TRUNK = TrunkConfig(image_px=32, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
 
@@ -34,15 +38,7 @@ def labels(tmp_path, store):
     """Perfect codes: the direction of each episode."""
     pairs = store.valid_pairs(0.4)
     codes = store.episode_ids[pairs[:, :1]] % 4
-    path = tmp_path / "labels.npz"
-    LatentLabels(
-        pairs_P2=pairs,
-        codes_PK=codes,
-        centres_ND=np.eye(4, dtype=np.float32),
-        gap_s=0.4,
-        checkpoint_hash="0" * 64,
-    ).save(path)
-    return path
+    return write_labels(tmp_path / "labels", store, codes, gap_s=0.4)
 
 
 def pretrain_config(out: Path, labels: Path, **changes) -> PretrainConfig:
@@ -185,6 +181,20 @@ def test_unknown_words_and_long_sentences_are_no_error(tmp_path, store):
 def test_labels_of_other_frames_are_refused(tmp_path, labels):
     with pytest.raises(DataError, match="lapa laq label"):
         pretrain.train(pretrain_config(tmp_path, labels), toy_store(episodes=5))
+    with pytest.raises(DataError, match="lapa laq label"):  # as many, as long, but other pictures
+        pretrain.train(pretrain_config(tmp_path, labels), toy_store(seed=1))
+
+
+def test_labels_fit_the_same_frames_at_another_size(store, labels):
+    pretrain.check_labels(LatentLabels.load(labels), at_size(store, 24))
+
+
+def test_labels_of_another_checkpoint_are_refused(tmp_path, store, labels):
+    model = ConvLaq(laq := ConvLaqConfig(width=8, codes=4))
+    other = save_laq(tmp_path / "laq", model, laq, gap_s=0.4)
+    made_by = load_config(other)["weights_sha256"]
+    with pytest.raises(DataError, match=f"checkpoint 000000000000, .* is {made_by[:12]}"):
+        pretrain.train(pretrain_config(tmp_path / "run", labels, laq=other), store)
 
 
 def test_too_few_episodes_are_refused(tmp_path, store):
