@@ -2,7 +2,7 @@
 """The robot contract: every fact that training and the robot must agree on, in one strictly loaded YAML file.
 
 Its hash travels in every data set and checkpoint; a policy trained under another contract is refused. Imports
-numpy and yaml only, so that the arm node starts on a machine without torch.
+numpy, scipy and yaml only, so that the arm node starts on a machine without torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import yaml
 
 from lapa_core.errors import ContractError
 from lapa_core.paths import config_dir
+from lapa_core.robot.kinematics import forward_kinematics
 from lapa_core.robot.models import ArmModel, get_arm_model
 
 Triple = tuple[float, float, float]
@@ -136,17 +137,13 @@ class RobotContract:
                     getattr(camera, field),
                     "above 0",
                 )
-        ready = np.array(self.ready_joints_rad)
-        _require(ready.shape == (6,), "ready_joints_rad", self.ready_joints_rad, "six numbers")
-        inside = (ready >= model.lower_rad + self.joint_limit_margin_rad).all() and (
-            ready <= model.upper_rad - self.joint_limit_margin_rad
-        ).all()
         _require(
-            bool(inside),
+            len(self.ready_joints_rad) == 6,
             "ready_joints_rad",
             self.ready_joints_rad,
-            "inside the joint limits with their margin",
+            "six numbers",
         )
+        self._check_ready_pose(model)
         _require(
             0 <= self.ready_gripper <= 1,
             "ready_gripper",
@@ -154,6 +151,25 @@ class RobotContract:
             "0 (closed) to 1 (open)",
         )
         _require(self.stop == "hold", "stop", self.stop, "hold")
+
+    def _check_ready_pose(self, model: ArmModel) -> None:
+        """Refuse a ready pose outside the joint limits or the workspace box: every episode starts there."""
+        margin_rad = self.joint_limit_margin_rad
+        limits_rad = zip(model.lower_rad + margin_rad, model.upper_rad - margin_rad, strict=True)
+        for name, value, (low, high) in zip(
+            model.joint_names, self.ready_joints_rad, limits_rad, strict=True
+        ):
+            allowed = f"{low:.3f} to {high:.3f} rad, the joint limits with joint_limit_margin_rad"
+            _require(low <= value <= high, f"ready_joints_rad ({name})", value, allowed)
+        position_m = forward_kinematics(model, np.array(self.ready_joints_rad))[:3, 3]
+        box_m = zip(self.workspace_min_m, self.workspace_max_m, strict=True)
+        for axis, value, (low, high) in zip("xyz", position_m, box_m, strict=True):
+            if not low <= value <= high:
+                raise ContractError(
+                    f"{axis} of the ready pose (ready_joints_rad) is {value:.4f} m; allowed is "
+                    f"{low:g} to {high:g} m, the workspace box from {self.workspace_min_m} to "
+                    f"{self.workspace_max_m}; move one of them"
+                )
 
     @property
     def arm(self) -> ArmModel:
