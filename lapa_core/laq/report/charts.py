@@ -178,6 +178,8 @@ def scatter_chart(
             ylabel=f"{actions.translation[up]} {f'[{unit}]' if unit else ''}".strip(),
         )
         axes.locator_params(nbins=5)
+        if unit:
+            axes.set_aspect("equal", adjustable="datalim")
         return _svg(figure, "scatter")
 
 

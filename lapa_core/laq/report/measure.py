@@ -56,11 +56,6 @@ class Measured:
     """None when the model reconstructs features, not pixels."""
 
 
-def paints(model: LatentActionModel) -> bool:
-    """Whether the model's decoder makes pictures."""
-    return getattr(model, "paints", True)
-
-
 def measure(model: LatentActionModel, pairs: ReportPairs, *, progress: bool = False) -> Measured:
     """Run the model over all pairs and triplets, batch by batch."""
     batches = [slice(i, i + BATCH) for i in range(0, len(pairs), BATCH)]
@@ -70,7 +65,7 @@ def measure(model: LatentActionModel, pairs: ReportPairs, *, progress: bool = Fa
     ]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     errors = None
-    if paints(model):
+    if model.paints:
         names = PictureErrors.__dataclass_fields__
         errors = PictureErrors(**{name: joined.pop(name) for name in names})
     return Measured(**joined, cosine_T=_past_future_cosine(model, pairs), errors=errors)
@@ -93,7 +88,7 @@ def _measure_batch(
             first_BSSC, np.roll(later_BSSC, size // 2, axis=0)
         ).codes_BK,
     }
-    if paints(model):
+    if model.paints:
         decoded_BSSC = model.decode(first_BSSC, latent.codes_BK)
         shuffled_BSSC = model.decode(first_BSSC, np.roll(latent.codes_BK, size // 2, axis=0))
         found["decoded_P"] = squared_error(decoded_BSSC, later_BSSC)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pretrained policy that chooses codes: the latent head of `lapa vla pretrain`, greedily."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lapa_core.errors import CheckpointError
+from lapa_core.image import preprocess
+from lapa_core.laq.base import LatentActionModel
+from lapa_core.train.augment import to_float
+from lapa_core.vla.checkpoint import PRETRAINED, load_vla
+
+
+class CodePolicy:
+    """Frame and instruction in, code tuple out.
+
+    The policy looks at frames of its own size; the world model's are enlarged where they are smaller, and are less
+    sharp than what it was trained on, so it can err where it would not on a camera.
+    """
+
+    def __init__(
+        self, directory: Path, model: LatentActionModel, made_by: str, device: str = "cpu"
+    ):
+        """Load the policy.
+
+        Args:
+            directory: checkpoint of kind `pretrained`.
+            model: latent action model whose codes it must speak.
+            made_by: SHA-256 of that model's weights.
+            device: torch device.
+
+        Raises:
+            CheckpointError: no pretrained policy, or one of another latent action model.
+        """
+        loaded = load_vla(directory, PRETRAINED, device)
+        self._head = loaded.model.need_latent_head()
+        if self._head.shape != (model.tokens, model.codes) or loaded.config["laq"] != made_by:
+            raise CheckpointError(
+                f"{directory} was pretrained on the codes of another latent action model "
+                f"({loaded.config['laq'][:12]}, {self._head.shape[0]} tokens of {self._head.shape[1]} codes); "
+                f"given is {made_by[:12]}: take the one that labelled its data"
+            )
+        self._loaded = loaded
+        self._device = device
+
+    @torch.inference_mode()
+    def choose(self, frame_SSC: NDArray[np.uint8], instruction: str) -> tuple[int, ...]:
+        """Return the likeliest codes for a frame under an instruction."""
+        trunk = self._loaded.trunk
+        words = self._loaded.vocabulary.encode(instruction, trunk.max_words)
+        image = to_float(
+            torch.from_numpy(preprocess(frame_SSC, trunk.image_px))[None].to(self._device)
+        )
+        features = self._loaded.model.trunk(image, torch.from_numpy(words)[None].to(self._device))
+        return tuple(self._head(features)[0].argmax(dim=-1).tolist())

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of `lapa laq play`: a starlette application over one `World`, and the socket that it listens on."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import uvicorn
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from lapa_core.errors import ActionError, LapaError, SetupError
+from lapa_core.laq.play.starts import Starts
+from lapa_core.laq.play.world import World
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+"""Names under which the page answers, beside the one that it was told to serve on: other sites cannot borrow it."""
+
+
+class PlayPage:
+    """The requests that the page makes, one at a time."""
+
+    def __init__(self, world: World, starts: Starts, facts: dict[str, Any]):
+        """Take the rollout; `facts` (tokens, codes, gap_s, image_px, policy) are handed to the page."""
+        self._world, self._starts, self._facts = world, starts, facts
+        self._lock = threading.Lock()
+        self._run = 0
+
+    def application(self, host: str) -> Starlette:
+        """Return the application for one host."""
+        names = ["*"] if host in ("0.0.0.0", "::") else [*LOCAL_HOSTS, host]
+        actions = {
+            "step": lambda asked: self._world.step(_codes_in(asked)),
+            "policy": lambda asked: self._world.policy_step(_text_in(asked)),
+            "undo": lambda asked: self._rewrite(self._world.undo),
+            "reset": lambda asked: self._rewrite(self._world.reset),
+            "next": self._next_start,
+        }
+        return Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/state", self._state),
+                Route("/film/{run:int}/{index:int}.png", self._picture),
+                Route("/choices", self._choices),
+                *(
+                    Route(f"/{name}", self._answer(act), methods=["POST"])
+                    for name, act in actions.items()
+                ),
+            ],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)],
+            exception_handlers={LapaError: _refusal},
+        )
+
+    def _answer(self, act: Callable[[dict[str, Any]], None]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(carry_out, _object_in(await request.body()))
+
+        def carry_out(asked: dict[str, Any]) -> Response:
+            with self._lock:
+                act(asked)
+                return JSONResponse(self._describe())
+
+        return endpoint
+
+    def _rewrite(self, act: Callable[[], None]) -> None:
+        """Change frames that were shown already: their addresses change, so that no cache shows the old ones."""
+        act()
+        self._run += 1
+
+    def _next_start(self, asked: dict[str, Any]) -> None:
+        start = self._world.start
+        following = asked.get("episode", (start.episode + 1) % self._starts.episodes)
+        if not isinstance(following, int):
+            raise ActionError(f"episode is {following!r}; a whole number is needed")
+        found = self._starts.read(following, 0)
+        self._rewrite(lambda: self._world.reset(found))
+
+    def _describe(self) -> dict[str, Any]:
+        world = self._world
+        return {
+            **self._facts,
+            "episode": world.start.episode,
+            "frame": world.start.frame,
+            "instruction": world.start.instruction,
+            "episodes": self._starts.episodes,
+            "played": world.played,
+            "resting": world.resting(),
+            "film": [f"/film/{self._run}/{i}.png" for i in range(len(world.film))],
+        }
+
+    def _page(self, request: Request) -> Response:
+        return HTMLResponse(
+            files("lapa_core.laq.play").joinpath("page.html").read_text(encoding="utf-8")
+        )
+
+    def _state(self, request: Request) -> Response:
+        with self._lock:
+            return JSONResponse(self._describe())
+
+    def _picture(self, request: Request) -> Response:
+        index = request.path_params["index"]
+        with self._lock:
+            film = self._world.film
+            if request.path_params["run"] != self._run or index >= len(film):
+                return JSONResponse({"error": f"there is no frame {index} in this film"}, 404)
+            return _png(film[index])
+
+    def _choices(self, request: Request) -> Response:
+        """Answer with one picture per code at a position, side by side in one long PNG."""
+        codes = _codes_in({"codes": request.query_params.get("codes", "").split(",")})
+        position = _codes_in({"codes": [request.query_params.get("position", "0")]})[0]
+        with self._lock:
+            return _png(np.concatenate(self._world.choices(codes, position), axis=0))
+
+
+def _png(picture_HWC: NDArray[np.uint8]) -> Response:
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC).save(buffer, "PNG")
+    return Response(buffer.getvalue(), media_type="image/png")
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=400)
+
+
+def _object_in(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError as error:
+        raise ActionError(f"the request is no JSON ({error}); send an object") from error
+    if not isinstance(asked, dict):
+        raise ActionError(f"the request is {type(asked).__name__}; send a JSON object")
+    return asked
+
+
+def _codes_in(asked: dict[str, Any]) -> tuple[int, ...]:
+    try:
+        return tuple(int(code) for code in asked["codes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ActionError(
+            f"codes are {asked.get('codes')!r}; a list of whole numbers is needed"
+        ) from error
+
+
+def _text_in(asked: dict[str, Any]) -> str:
+    text = asked.get("instruction", "")
+    if not isinstance(text, str):
+        raise ActionError(f"instruction is {text!r}; words are needed")
+    return text
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is promised.
+
+    Raises:
+        SetupError: the port is in use, or the address is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        taken = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SetupError(
+            f"host {host!r} cannot be served on: {error}; give --host 127.0.0.1"
+        ) from error
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(address)
+        taken.listen()
+    except OSError as error:
+        taken.close()
+        raise SetupError(
+            f"{host}:{port} cannot be served on: {error.strerror}; give another --port, or 0 for a free one"
+        ) from error
+    return taken
+
+
+def serve(application: Starlette, taken: socket.socket) -> None:
+    """Answer until Ctrl-C."""
+    server = uvicorn.Server(
+        uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=2)
+    )
+    try:
+        server.run(sockets=[taken])
+    except KeyboardInterrupt:
+        return
+    finally:
+        taken.close()
