@@ -169,8 +169,7 @@ def _facts(
         if first.setdefault(clip.hash, clip.id) != clip.id
     }
     identity = (
-        f"{clip.id} {clip.hash} {clip.time_base} {hash_bytes(clip.pts.tobytes())}"
-        for clip in clips
+        f"{clip.id} {clip.hash} {clip.time_base} {hash_bytes(clip.pts.tobytes())}" for clip in clips
     )
     return {
         "data": str(root),
