@@ -17,4 +17,5 @@ class PairBatch(NamedTuple):
     x1_BSSC: NDArray[np.uint8]
     """Later frames, RGB."""
     actions_BA: NDArray[np.float32] | None = None
-    """What was done between the two frames, where the source has actions."""
+    """What was done between the two frames, where the source has actions: see
+    `lapa_core.train.pairs.actions_between`."""

@@ -9,28 +9,18 @@ Shapes: B pairs of this rank, S image side [px], A action dimensions, P pairs of
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa_core.data.pair_batch import PairBatch as PairBatch
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import ContractError, DataError
 from lapa_core.train.sampling import batch_indices
 
 _EPISODE_APART_S = 1e6
 """Time laid between episodes so that one sorted array holds the times of all of them [s]."""
-
-
-class PairBatch(NamedTuple):
-    """This rank's part of one step's pairs."""
-
-    x0_BSSC: NDArray[np.uint8]
-    """First frames, RGB."""
-    x1_BSSC: NDArray[np.uint8]
-    """Later frames, RGB."""
-    actions_BA: NDArray[np.float32] | None = None
-    """What was done between the two frames, where the source has actions: see `actions_between`."""
 
 
 class PairBatches(Protocol):
