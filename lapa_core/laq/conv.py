@@ -105,7 +105,7 @@ class ConvLaq(LatentActionModel):
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the code (B, 1) and the latent (B, 1, D)."""
         latent_B1D = self.latent(x0_BCHW, x1_BCHW).unsqueeze(1)
-        return self.quantiser(latent_B1D).codes_BK, latent_B1D
+        return self.quantiser.assign(latent_B1D), latent_B1D
 
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Paint with the codes' vectors."""

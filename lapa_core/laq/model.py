@@ -71,7 +71,7 @@ class PatchDesign(LatentActionModel):
     def encode_pair(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes (B, K), row by row over the token grid, and the vectors before quantisation."""
         vectors_BKD = self.motion(x0_BCHW, x1_BCHW)
-        return self.quantiser(vectors_BKD).codes_BK, vectors_BKD
+        return self.quantiser.assign(vectors_BKD), vectors_BKD
 
     def render(self, x0_BCHW: Tensor, codes_BK: Tensor) -> Tensor:
         """Paint with the codes' vectors.

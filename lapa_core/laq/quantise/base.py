@@ -57,9 +57,19 @@ class Quantiser(nn.Module, ABC):
             self.counts.add(quantised.codes_BK)
         return quantised
 
+    @torch.no_grad()
+    def assign(self, x_BKD: Tensor) -> Tensor:
+        """Return the code of every token (B, K), without noise, counting or any other trace."""
+        with torch.autocast(x_BKD.device.type, enabled=False):
+            return self.nearest(x_BKD.float())
+
     @abstractmethod
     def quantise(self, x_BKD: Tensor) -> Quantised:
         """Quantise float32 tokens, in training with gradients."""
+
+    @abstractmethod
+    def nearest(self, x_BKD: Tensor) -> Tensor:
+        """Return the code of every float32 token (B, K) int64."""
 
     @abstractmethod
     def centres(self) -> Tensor:

@@ -28,8 +28,12 @@ class Continuous(Quantiser):
 
     def quantise(self, x_BKD: Tensor) -> Quantised:
         """Return the tokens unchanged, and the nearest cluster of each."""
+        return Quantised(x_BKD, self.nearest(x_BKD))
+
+    def nearest(self, x_BKD: Tensor) -> Tensor:
+        """Return the clusters at the smallest Euclidean distance."""
         distance_TN = torch.cdist(x_BKD.detach().flatten(0, 1), self.codebook_ND)
-        return Quantised(x_BKD, distance_TN.argmin(dim=1).view(x_BKD.shape[:2]))
+        return distance_TN.argmin(dim=1).view(x_BKD.shape[:2])
 
     def vectors(self, codes_BK: Tensor) -> Tensor:
         """Return the centres of these clusters."""

@@ -57,6 +57,10 @@ class Fsq(Quantiser):
         vectors_BKD, codes_BK = self.fsq(x_BKD)
         return Quantised(vectors_BKD, codes_BK.long())
 
+    def nearest(self, x_BKD: Tensor) -> Tensor:
+        """Return the number of the grid point that each token is rounded to."""
+        return self.fsq(x_BKD)[1].long()
+
     def centres(self) -> Tensor:
         """Return the vectors of the grid's points, as the decoder gets them."""
         device = self.counts.codes_KN.device

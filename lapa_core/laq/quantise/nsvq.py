@@ -40,8 +40,7 @@ class Nsvq(Quantiser):
 
     def quantise(self, x_BKD: Tensor) -> Quantised:
         """Return noise-substituted vectors in training, the nearest codes in evaluation."""
-        distance_BKN = (x_BKD.unsqueeze(2) - self.codebooks).square().sum(dim=-1)
-        codes_BK = distance_BKN.argmin(dim=-1)
+        codes_BK = self.nearest(x_BKD)
         nearest_BKD = self.codebooks[codes_BK]
         if not self.training:
             return Quantised(nearest_BKD, codes_BK)
@@ -49,6 +48,11 @@ class Nsvq(Quantiser):
         error_BK1 = (x_BKD - nearest_BKD).norm(dim=-1, keepdim=True)
         scale_BK1 = error_BK1 / (noise_BKD.norm(dim=-1, keepdim=True) + _EPSILON)
         return Quantised(x_BKD + scale_BK1 * noise_BKD, codes_BK)
+
+    def nearest(self, x_BKD: Tensor) -> Tensor:
+        """Return the codes at the smallest Euclidean distance."""
+        distance_BKN = (x_BKD.unsqueeze(2) - self.codebooks).detach().square().sum(dim=-1)
+        return distance_BKN.argmin(dim=-1)
 
     def centres(self) -> Tensor:
         """Return the codebook."""

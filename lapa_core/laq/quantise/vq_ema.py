@@ -37,6 +37,10 @@ class VqEma(Quantiser):
         vectors_BKD, codes_BK, self._commitment = self.vq(x_BKD)
         return Quantised(vectors_BKD, codes_BK)
 
+    def nearest(self, x_BKD: Tensor) -> Tensor:
+        """Return the codes at the smallest Euclidean distance; nothing moves."""
+        return self.vq(x_BKD, freeze_codebook=True)[1]
+
     def auxiliary_loss(self) -> Tensor:
         """Return the weighted commitment of the last batch."""
         return super().auxiliary_loss() if self._commitment is None else self._commitment
