@@ -7,6 +7,7 @@ stops the nodes in order, so that the arm holds (or parks) while its joint state
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+import yaml
 
 from lapa_core.errors import ContractError, SetupError
 from lapa_core.graph import PACKAGE, Graph, GraphNode, load_graph
@@ -132,10 +134,37 @@ def _command(node: GraphNode, values: Mapping[str, str], environ: Mapping[str, s
         if not Path(values["params_file"]).is_file():
             raise ContractError(f"params_file {values['params_file']!r} does not exist")
         command += ["--params-file", values["params_file"]]
+    defaults = _parameters(node)
     for parameter, template in node.set.items():
         if value := template.format(**values):  # an empty value leaves the parameter's default
-            command += ["-p", f"{parameter}:={value}"]
+            command += ["-p", f"{parameter}:={_as_yaml(parameter, value, defaults[parameter])}"]
     return command
+
+
+def _parameters(node: GraphNode) -> dict[str, Any]:
+    """Return every parameter of a node with the value of its own file, which has the parameter's type."""
+    path = config_dir() / node.params
+    parameters: dict[str, Any] = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
+    return parameters
+
+
+def _as_yaml(name: str, value: str, default: Any) -> str:
+    """Return an argument's value as YAML of the type that its parameter has: `-p` is read as YAML.
+
+    Raises:
+        ContractError: it is not of that type.
+    """
+    try:
+        if isinstance(default, str):
+            return json.dumps(value, ensure_ascii=False)  # a YAML string too, whatever is in it
+        if isinstance(default, bool):
+            return {"true": "true", "false": "false"}[value]
+        return str(type(default)(value))
+    except (KeyError, ValueError) as error:
+        kind = type(default).__name__
+        raise ContractError(
+            f"parameter {name} is {value!r}; a value of type {kind} is needed"
+        ) from error
 
 
 def _executable(name: str, environ: Mapping[str, str]) -> Path:

@@ -72,12 +72,12 @@ def test_command_lines_carry_arguments_and_leave_empty_ones_to_the_yaml(environ,
     plans = process_plans(graph, graph.values(_given(config, graph)), environ)
     arm, policy = (list(plan.command) for plan in plans)
     assert arm[0].endswith("lib/lapa_ros/arm_node")
-    assert "backend:=dry_run" in arm
+    assert 'backend:="dry_run"' in arm
     assert "__ns:=/left" in arm
     assert [arm[i + 1] for i, word in enumerate(arm) if word == "--params-file"] == [
         str(config_dir() / "nodes" / "arm.yaml"), str(extra),
     ]  # fmt: skip
-    assert "checkpoint:=/models/best" in policy
+    assert 'checkpoint:="/models/best"' in policy
     assert not any(word.startswith("camera_topic") for word in policy)
 
 
@@ -91,6 +91,13 @@ def test_arguments_of_one_graph_only_are_given_with_set(environ):
     assert "episodes:=3" in plans[-1].command
     with pytest.raises(ContractError, match="name:=value"):
         _given(UpConfig(graph="record", set=("episodes=3",)), graph)
+
+
+@pytest.mark.parametrize("episodes", ["many", "1.5", "[3]"])
+def test_an_argument_of_another_type_is_refused_before_anything_starts(environ, episodes):
+    graph = load_graph("record")
+    with pytest.raises(ContractError, match="parameter episodes is .* type int"):
+        process_plans(graph, graph.values({"episodes": episodes}), environ)
 
 
 def test_what_is_missing_is_named(environ, tmp_path):
