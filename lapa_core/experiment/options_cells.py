@@ -20,7 +20,7 @@ from lapa_core.errors import DataError
 from lapa_core.experiment.cells import DATA_SEED, Cell
 from lapa_core.experiment.data import at_size, load_video_set, make_video_set
 from lapa_core.experiment.options_config import LaqOptionsConfig
-from lapa_core.experiment.options_recipes import OPTIONS, needs_dinov2
+from lapa_core.experiment.options_recipes import LABELLED_EPISODES, OPTIONS
 from lapa_core.experiment.run import read_results
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.config import PatchLaqConfig
@@ -32,7 +32,7 @@ VIDEO_PX = 64
 """Side of the videos [px]."""
 TIMED_EPISODES = 40
 """Episodes that the cost of a step is measured on: what happens after the steps is then short."""
-TIMED_STEPS = (4, 24)
+TIMED_STEPS = (4, 16)
 """Steps of the short and of the long run whose difference is the cost of a step."""
 
 
@@ -53,7 +53,7 @@ def option_cells(config: LaqOptionsConfig) -> Iterator[Cell]:
 
 def measured(config: LaqOptionsConfig, name: str) -> bool:
     """Return whether an option can be run here."""
-    return bool(config.dinov2) or not needs_dinov2(OPTIONS[name])
+    return bool(config.dinov2) or not OPTIONS[name].needs_dinov2
 
 
 def option_key(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def option_recipe(config: LaqOptionsConfig, name: str) -> LaqTrainConfig:
     recipe = replace(
         option.recipe, data=Path("simulator"), max_episodes=0, save_every=0, progress=False
     )
-    if isinstance(recipe.model, PatchLaqConfig) and needs_dinov2(option):
+    if isinstance(recipe.model, PatchLaqConfig) and option.needs_dinov2:
         recipe = replace(recipe, model=replace(recipe.model, dinov2=config.dinov2))
     return recipe
 
@@ -89,9 +89,9 @@ def recipe_hash(recipe: LaqTrainConfig) -> str:
 
 
 def run_data(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
-    """Collect the videos of a domain."""
+    """Collect the videos of a domain: to train on, to probe on, and a few whose actions may be used."""
     domain = cell.name.split("/")[1]
-    episodes = config.videos + config.probe_episodes
+    episodes = config.videos + config.probe_episodes + LABELLED_EPISODES
     make_video_set(
         config.out / cell.name, episodes=episodes, seed=DATA_SEED[domain], domain=domain,
         image_px=VIDEO_PX, workers=1,
@@ -120,7 +120,7 @@ def run_cost(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
 def _cpu_seconds(recipe: LaqTrainConfig, store: FrameStore) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        train(replace(recipe, out=Path(folder)), store)
+        train(replace(recipe, out=Path(folder)), store, store if recipe.labelled else None)
         return time.process_time() - start
 
 
@@ -130,13 +130,14 @@ def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     recipe = option_recipe(config, name)
     recipe = replace(recipe, steps=_steps(config, name), seed=cell.seed, out=config.out / cell.name)
     videos = load_video_set(config.out / "data" / domain)
-    size = recipe.model.image_px
-    train_store = at_size(videos.store.subset(range(config.videos)), size)
-    start = time.process_time()
-    trained = train(recipe, train_store)
-    cpu_s = time.process_time() - start
     last = config.videos + config.probe_episodes
-    held_out = at_size(videos.store.subset(range(config.videos, last)), size)
+    ends = ((0, config.videos), (config.videos, last), (last, last + LABELLED_EPISODES))
+    seen, held_out, few = (
+        at_size(videos.store.subset(range(*end)), recipe.model.image_px) for end in ends
+    )
+    start = time.process_time()
+    trained = train(recipe, seen, few if recipe.labelled else None)
+    cpu_s = time.process_time() - start
     model, facts = load_laq(trained.checkpoint)
     offsets = videos.store.episode_offsets
     position_N2 = videos.position_N2[offsets[config.videos] : offsets[last]]

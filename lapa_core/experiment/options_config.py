@@ -29,8 +29,8 @@ class LaqOptionsConfig:
     """Seeds of weights, order and noise."""
     first_seed: int = 0
     """The first of them. Recipes were tuned on seeds from 100 on."""
-    videos: int = 3000
-    """Episodes of video without labels, per domain. Recipes were tuned with 2700, so on other probe episodes."""
+    videos: int = 1500
+    """Episodes of video without labels, per domain. Recipes were tuned with 1200, so on other probe episodes."""
     probe_episodes: int = 300
     """Further episodes that only the probe sees."""
     dinov2: str = ""
