@@ -96,7 +96,7 @@ def test_arguments_of_one_graph_only_are_given_with_set(environ):
 @pytest.mark.parametrize("episodes", ["many", "1.5", "[3]"])
 def test_an_argument_of_another_type_is_refused_before_anything_starts(environ, episodes):
     graph = load_graph("record")
-    with pytest.raises(ContractError, match="parameter episodes is .* type int"):
+    with pytest.raises(ContractError, match=r"parameter episodes is .* type int"):
         process_plans(graph, graph.values({"episodes": episodes}), environ)
 
 
