@@ -26,6 +26,7 @@ from starlette.routing import Route
 from lapa_core.errors import ActionError, LapaError, SetupError
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World
+from lapa_core.laq.report.sheets import change_picture
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 """Names under which the page answers, beside the one that it was told to serve on: other sites cannot borrow it."""
@@ -120,11 +121,14 @@ class PlayPage:
             return _png(film[index])
 
     def _choices(self, request: Request) -> Response:
-        """Answer with one picture per code at a position, side by side in one long PNG."""
+        """Answer with one picture per code at a position, one below the other in one PNG; `changes=1` marks changes."""
         codes = _codes_in({"codes": request.query_params.get("codes", "").split(",")})
         position = _codes_in({"codes": [request.query_params.get("position", "0")]})[0]
         with self._lock:
-            return _png(np.concatenate(self._world.choices(codes, position), axis=0))
+            present, pictures = self._world.film[-1], self._world.choices(codes, position)
+        if request.query_params.get("changes") == "1":
+            pictures = np.stack([change_picture(present, picture) for picture in pictures])
+        return _png(np.concatenate(pictures, axis=0))
 
 
 def _png(picture_HWC: NDArray[np.uint8]) -> Response:
