@@ -78,6 +78,7 @@ class TabletopEnv(gymnasium.Env[Observation, Action]):
         self.contract = load_contract(chosen) if isinstance(chosen, str) else chosen
         self.controller = ArmController(self.contract)
         self.world = TabletopWorld(domain, arm=self.contract.arm)
+        self.domain = domain
         self.render_mode = render_mode
         self.max_steps = max_steps
         self._families = tuple(families)

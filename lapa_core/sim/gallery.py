@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lapa_core.errors import ContractError
+from lapa_core.sim.appearance import DOMAINS
 from lapa_core.sim.env import TabletopEnv
 from lapa_core.sim.expert import expert_action
 from lapa_core.sim.instructions import FAMILIES
@@ -27,7 +28,7 @@ class GalleryConfig:
     out: Path
     """PNG to write."""
     domain: str = "default"
-    """Appearance, a key of `lapa_core.sim.appearance.DOMAINS`."""
+    """Appearance, a key of `lapa_core.sim.appearance.DOMAINS`; `all` shows every one, `rows` of each."""
     rows: int = 3
     """Episodes; families take turns."""
     columns: int = 5
@@ -48,12 +49,16 @@ class GalleryConfig:
 
 def render_gallery(config: GalleryConfig) -> NDArray[np.uint8]:
     """Return the contact sheet, (H, W, 3) uint8."""
-    env = TabletopEnv(domain=config.domain)
+    names = tuple(DOMAINS) if config.domain == "all" else (config.domain,)
+    return np.concatenate([_domain_rows(name, config) for name in names])
+
+
+def _domain_rows(domain: str, config: GalleryConfig) -> NDArray[np.uint8]:
+    env = TabletopEnv(domain=domain)
     try:
-        rows = [_episode_row(env, config, index) for index in range(config.rows)]
+        return np.concatenate([_episode_row(env, config, index) for index in range(config.rows)])
     finally:
         env.close()
-    return np.concatenate(rows)
 
 
 def _episode_row(env: TabletopEnv, config: GalleryConfig, index: int) -> NDArray[np.uint8]:
@@ -70,6 +75,7 @@ def _episode_row(env: TabletopEnv, config: GalleryConfig, index: int) -> NDArray
     for column, frame in enumerate(chosen):
         sheet.paste(Image.fromarray(frames[frame]), (column * (side + _GAP_PX), _CAPTION_PX))
     caption = f"{env.task.instruction}  ({len(frames) - 1} steps)"
+    caption = f"{env.domain}: {caption}" if config.domain == "all" else caption
     ImageDraw.Draw(sheet).text((2, 4), caption, fill="black", font=ImageFont.load_default(size=16))
     return np.asarray(sheet)
 
