@@ -134,6 +134,10 @@ class ClipPool:
                 self._end_stuck()
             self._hand_out()
 
+    def pids(self) -> list[int]:
+        """Return the ids of the live processes."""
+        return [worker.process.pid for worker in self._workers]
+
     def close(self) -> None:
         """End the processes and give the memory back; a second call does nothing."""
         for worker in self._workers:

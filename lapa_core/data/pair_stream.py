@@ -48,7 +48,7 @@ _ATTEMPTS = 20
 class PoolOptions:
     """How often decoded clips are used, and how many are kept."""
 
-    pairs_per_visit: int = 16
+    pairs_per_visit: int = 24
     """K, pairs drawn from a decoded window. Fewer mix better, more cost less decoding: cost per pair goes as 1 / K."""
     span_frames: int = 48
     """Most first frames of a window. Longer ones spread a visit's pairs further, and cost decoding and no memory."""
@@ -197,6 +197,10 @@ class PairStream:
         self._next_step = step + 1
         self._fill()
         return batch
+
+    def worker_pids(self) -> list[int]:
+        """Return the ids of the decoding processes."""
+        return self._pool.pids()
 
     def close(self) -> None:
         """End the processes and free the memory; a second call does nothing."""
