@@ -11,13 +11,17 @@ from launch.action import Action
 from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.condition import Condition
 from launch.conditions import IfCondition
+from launch.events.process import ProcessExited
+from launch.launch_context import LaunchContext
 from launch.substitution import Substitution
 from launch.substitutions import LaunchConfiguration, PythonExpression, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from lapa_core.errors import LapaError
 from lapa_core.graph import PACKAGE, GraphNode, load_graph
 from lapa_core.paths import config_dir
+from lapa_core.supervisor import STOP_LIMIT_S, describe
 from lapa_ros.params import PARAMETERS
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -62,8 +66,21 @@ def _node(node: GraphNode, has_params_file: bool) -> Node:
         parameters=[*files, overrides],
         condition=_condition(node),
         output="screen",
-        on_exit=[Shutdown(reason=f"{node.name} has ended")] if node.ends_graph else None,
+        on_exit=_end_all if node.ends_graph else None,
+        sigterm_timeout=str(STOP_LIMIT_S),  # after SIGINT, as in `lapa up`: an arm may have to park
     )
+
+
+def _end_all(event: ProcessExited, _: LaunchContext) -> Shutdown:
+    """End everything after one node; `ros2 launch` ends with 1 where an exception ends it, and with 0 otherwise.
+
+    Raises:
+        LapaError: the node did not end well.
+    """
+    text = f"{event.process_name} has ended with {describe(event.returncode)}"
+    if event.returncode:
+        raise LapaError(text)
+    return Shutdown(reason=text)
 
 
 def _condition(node: GraphNode) -> Condition | None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each launch file, imported with the real `launch` where that is installed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,21 @@ def test_launch_file_describes_its_graph(name):
     assert all(argument.description for argument in arguments)
     nodes = [entity for entity in entities if isinstance(entity, Node)]
     assert [node.node_executable for node in nodes] == [node.executable for node in graph.nodes]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "status", "words"),
+    [("0", 1, "has ended with exit status 2"), ("1", 0, "was required: shutting down")],
+)
+def test_ros2_launch_ends_with_the_node_that_ends_the_graph(tmp_path, episodes, status, words):
+    """Zero episodes are out of the parameter's bounds, so that the node that ends the graph ends with 2."""
+    pytest.importorskip("ros2launch", reason="no `ros2 launch` here: it is not on PyPI")
+    cli = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
+    arguments = [f"episodes:={episodes}", f"folder:={tmp_path / 'on'}"]
+    done = subprocess.run(
+        [*cli, "launch", "lapa_bringup", "record.launch.py", *arguments],
+        timeout=120, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout
+    assert words in done.stdout
+    assert len(list(tmp_path.glob("on/*.mcap"))) == int(episodes)
