@@ -12,15 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lapa_core.checkpoint import load_config
 from lapa_core.cluster import map_shards
+from lapa_core.data.mixture import SUFFIXES, load_mixture
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
+from lapa_core.laq.checkpoint import KIND
 from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.label_files import (
     FACTS_FILE,
@@ -43,6 +46,8 @@ __all__ = ["LaqLabelConfig", "label", "main"]
 def label(config: LaqLabelConfig, store: FrameStore | None = None) -> Path:
     """Write the labels and return their folder; `store` replaces the data set on disk, in this process.
 
+    A mixture gets a folder of labels per corpus, each at the corpus' own gap; the folder of them all is returned.
+
     Raises:
         DataError: the data cannot be read, or the folder holds something else or cannot be written.
         CheckpointError: no latent action model in `config.checkpoint`.
@@ -50,28 +55,44 @@ def label(config: LaqLabelConfig, store: FrameStore | None = None) -> Path:
     """
     if store is not None and (config.workers > 1 or config.ray):
         raise DataError("frames in memory are labelled in this process: leave workers and ray away")
+    made_by = load_config(config.checkpoint, KIND)["weights_sha256"]
+    folder = config.out or config.data.with_name(f"{config.data.name}.latents") / made_by[:12]
+    if store is not None or config.data.suffix not in SUFFIXES:
+        _label_one(config, folder, store, scan=False)
+        return folder
+    if config.gap_s is not None:
+        raise DataError(f"the corpora of {config.data} have their own gaps; leave gap_s away")
+    for number, corpus in enumerate(load_mixture(config.data)):
+        one = replace(config, data=corpus.data, gap_s=corpus.gap_s)
+        _label_one(one, folder / f"{number:02d}_{corpus.data.name}", None, scan=True)
+    return folder
+
+
+def _label_one(
+    config: LaqLabelConfig, folder: Path, store: FrameStore | None, *, scan: bool
+) -> None:
     inputs = Inputs(
         data=config.data.absolute(),
         checkpoint=config.checkpoint.absolute(),
         max_episodes=config.max_episodes,
         device=config.device,
+        scan=scan,
     )
     opened = open_once(inputs) if store is None else inputs.open(store)
     facts = label_facts(config, opened)
     source = opened.source
     rows = (len(source.pairs(clip, facts.gap_s)) for clip in range(len(source.names)))
     plan = plan_shards(rows, facts.shard_rows)
+    if not plan:
+        raise DataError(
+            f"no clip of {config.data} is longer than {facts.gap_s} s; give a shorter gap"
+        )
     work: Callable[[Shard], bytes] = ShardWork(inputs=inputs, facts=facts)
     if store is not None:
         work = partial(make_shard, source=source, model=opened.model, facts=facts)
-    folder = (
-        config.out
-        or config.data.with_name(f"{config.data.name}.latents") / (facts.checkpoint_hash[:12])
-    )
     _write(config, folder, facts, plan, work)
     open_once.cache_clear()
     warn_if_collapsed(code_usage(LatentLabels.load(folder).codes_PK, len(facts.centres)))
-    return folder
 
 
 def label_facts(config: LaqLabelConfig, opened: Opened) -> LabelFacts:

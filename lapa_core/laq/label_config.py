@@ -17,15 +17,15 @@ class LaqLabelConfig:
     """
 
     data: Path
-    """Data set to label."""
+    """Data set, index of `lapa data index`, or mixture (*.yaml): of that, each corpus gets a folder of its own."""
     checkpoint: Path
     """Directory of the trained model."""
     out: Path | None = None
     """Folder of the labels; default `<data>.latents/<first 12 digits of the checkpoint hash>`, beside the data set."""
     gap_s: float | None = None
-    """Time between the frames of a pair [s]; none takes that of the model's training."""
+    """Time between the frames of a pair [s]; none takes that of the model's training. A mixture has its own."""
     max_episodes: int = 0
-    """Use only the first episodes; 0 uses all."""
+    """Use only the first episodes or clips; 0 uses all."""
     workers: int = 1
     """Processes on this machine, one thread each."""
     ray: str = ""

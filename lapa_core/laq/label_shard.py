@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lapa_core.data.clip_index import INDEX_NAME
+from lapa_core.data.index import open_index_or_scan
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import CheckpointError, DataError
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.label_files import LabelFacts, shard_bytes
 from lapa_core.laq.label_plan import Shard
-from lapa_core.laq.label_source import LabelSource, StoreSource
+from lapa_core.laq.label_source import IndexSource, LabelSource, StoreSource
 from lapa_core.laq.train import frames_only
 
 
@@ -54,14 +56,22 @@ class Inputs:
     """Use only the first clips; 0 uses all."""
     device: str
     """Torch device."""
+    scan: bool
+    """Index the data set first when it is not an index; else its frames are decoded into a `FrameStore`."""
 
     def open(self, store: FrameStore | None = None) -> Opened:
         """Load the model and open the data at its size; `store` replaces the data set on disk."""
         model, config = load_laq(self.checkpoint, self.device)
-        if store is None:
-            store = FrameStore.load(self.data, model.image_px)
-        source = StoreSource(frames_only(store, self.max_episodes))
+        source = self._source(model.image_px, store)
         return Opened(source, model, config["weights_sha256"], config["gap_s"])
+
+    def _source(self, image_px: int, store: FrameStore | None) -> LabelSource:
+        indexed = self.data.name == INDEX_NAME or (self.data / INDEX_NAME).is_file()
+        if store is None and (indexed or self.scan):
+            index = open_index_or_scan(self.data, progress=False)
+            return IndexSource(index, image_px, self.max_episodes)
+        store = store or FrameStore.load(self.data, image_px)
+        return StoreSource(frames_only(store, self.max_episodes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa_core.data.clip_index import ClipIndex
 from lapa_core.data.store import FrameStore
 
 _THUMBNAILS = 32
@@ -112,3 +113,28 @@ class StoreSource:
     def read(self, clip: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames of one episode."""
         return np.asarray(self._store.frames[self._store.episode_offsets[clip] + frames])
+
+
+class IndexSource:
+    """Clips of a `ClipIndex`, decoded as they are asked for."""
+
+    def __init__(self, index: ClipIndex, image_px: int, max_clips: int = 0) -> None:
+        """Take the first `max_clips` clips (0: all), to be read at `image_px`."""
+        self._index, self._image_px = index, image_px
+        self._clips = index.clips[:max_clips] if max_clips else index.clips
+        self.names = [clip.id for clip in self._clips]
+        self.num_frames = [len(clip) for clip in self._clips]
+        chosen = f"{index.identity} {index.camera} {len(self._clips)}"
+        self.identity = DataIdentity(sha256=hashlib.sha256(chosen.encode()).hexdigest())
+
+    def pairs(self, clip: int, gap_s: float) -> NDArray[np.int64]:
+        """Return the pairs of one clip."""
+        return self._index.pairs(self._clips[clip], gap_s)
+
+    def times_s(self, clip: int) -> NDArray[np.float64]:
+        """Return the times of one clip."""
+        return self._clips[clip].times_s
+
+    def read(self, clip: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode frames of one clip."""
+        return self._index.read(self._clips[clip], frames, self._image_px)
