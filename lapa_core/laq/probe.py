@@ -9,6 +9,7 @@ episodes and scored on the other half, beside what the pixels themselves give an
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -94,13 +95,16 @@ class RidgeR2(NamedTuple):
     """Held-out R2 of a ridge regression; 1 is perfect, 0 is the mean, below 0 is worse than the mean."""
 
     joint: float
-    """Over all columns together, weighted by their variance."""
+    """Over several columns together, weighted by their variance."""
     each_A: NDArray[np.float64]
     """Of each column, with a penalty of its own; NaN for a column that is constant where it is scored."""
 
 
 def ridge_r2(
-    x_PF: NDArray[np.float64], y_PA: NDArray[np.float64], episode_P: NDArray[np.int64]
+    x_PF: NDArray[np.float64],
+    y_PA: NDArray[np.float64],
+    episode_P: NDArray[np.int64],
+    joint: Sequence[int] | None = None,
 ) -> RidgeR2:
     """Fit on every other episode, score on the rest; the penalty is chosen on a fifth of the fitting episodes.
 
@@ -108,14 +112,17 @@ def ridge_r2(
         x_PF: what is known of each pair.
         y_PA: what is to be predicted.
         episode_P: episode of each pair; even ones fit, and of those every fifth chooses the penalty.
+        joint: columns behind the joint figure, of one unit; None takes all.
     """
     fit, tune = episode_P % 2 == 0, episode_P % 10 == 0
+    columns = slice(None) if joint is None else list(joint)
     residual_RA, _ = _ridge_errors(x_PF, y_PA, fit & ~tune, tune)
     error_RA, total_A = _ridge_errors(x_PF, y_PA, fit, ~fit)
-    joint = error_RA[residual_RA.sum(axis=1).argmin()].sum() / total_A.sum()
+    best = residual_RA[:, columns].sum(axis=1).argmin()
+    missed = error_RA[best, columns].sum() / total_A[columns].sum()
     each_A = error_RA[residual_RA.argmin(axis=0), np.arange(y_PA.shape[1])]
     share_A = np.divide(each_A, total_A, out=np.full(len(total_A), np.nan), where=total_A > 0)
-    return RidgeR2(float(1.0 - joint), 1.0 - share_A)
+    return RidgeR2(float(1.0 - missed), 1.0 - share_A)
 
 
 def _ridge_errors(
@@ -127,17 +134,24 @@ def _ridge_errors(
     """Return the squared errors per penalty and column (R, A), and those of the scored pairs' own mean (A,)."""
     x_mean, y_mean = x_PF[fit].mean(axis=0), y_PA[fit].mean(axis=0)
     x = x_PF[fit] - x_mean
-    eigenvalues_F, basis_FF = np.linalg.eigh(x.T @ x)
-    inner_FA = basis_FF.T @ (x.T @ (y_PA[fit] - y_mean))
-    turned_PF = (x_PF[score] - x_mean) @ basis_FF
+    eigenvalues_E, basis_FE = _principal(x)
+    inner_EA = basis_FE.T @ (x.T @ (y_PA[fit] - y_mean))
+    turned_PE = (x_PF[score] - x_mean) @ basis_FE
     wanted_PA = y_PA[score] - y_mean
     errors = [
-        np.square(
-            wanted_PA - turned_PF @ (inner_FA / (eigenvalues_F.clip(min=0.0) + ridge)[:, None])
-        ).sum(axis=0)
+        np.square(wanted_PA - turned_PE @ (inner_EA / (eigenvalues_E + ridge)[:, None])).sum(axis=0)
         for ridge in RIDGES
     ]
     return np.stack(errors), np.square(y_PA[score] - y_PA[score].mean(axis=0)).sum(axis=0)
+
+
+def _principal(x_PF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return eigenvalues (E,) and vectors (F, E) of x^T x that are not 0, by the cheaper way."""
+    if len(x_PF) < x_PF.shape[1]:
+        _, singular_E, basis_EF = np.linalg.svd(x_PF, full_matrices=False)
+        return np.square(singular_E), basis_EF.T
+    eigenvalues_F, basis_FF = np.linalg.eigh(x_PF.T @ x_PF)
+    return eigenvalues_F.clip(min=0.0), basis_FF
 
 
 def small(frames_PSSC: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -105,6 +105,8 @@ def action_figures(
             strict=True,
         )
     )
+    columns = [live.index(a) for a in moved]
+    fits = {name: ridge_r2(x, motion_P7[:, live], folds_P, columns) for name, x in known.items()}
     tuples_P = np.unique(measured.codes_PK, axis=0, return_inverse=True)[1].ravel()
     groups = int(np.clip(tuples_P.max() + 1, 2, MOST_GROUPS))
     group_P = group_motions(motion_P7[:, moved], groups, seed)
@@ -112,11 +114,8 @@ def action_figures(
         dimensions=tuple(ACTION_NAMES[a] for a in live),
         constant=tuple(name for a, name in enumerate(ACTION_NAMES) if a not in live),
         translation=tuple(ACTION_NAMES[a] for a in moved),
-        r2={name: ridge_r2(x, motion_P7[:, moved], folds_P).joint for name, x in known.items()},
-        r2_per_dimension={
-            name: tuple(ridge_r2(x, motion_P7[:, live], folds_P).each_A.tolist())
-            for name, x in known.items()
-        },
+        r2={name: found.joint for name, found in fits.items()},
+        r2_per_dimension={name: tuple(found.each_A.tolist()) for name, found in fits.items()},
         groups=len(np.unique(group_P)),
         nmi=_nmi(tuples_P, group_P),
         nmi_per_position=tuple(_nmi(token, group_P) for token in measured.codes_PK.T),

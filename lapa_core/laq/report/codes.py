@@ -45,8 +45,8 @@ class CodeFigures:
 
     @property
     def worst_share(self) -> float:
-        """Perplexity of the least used position as a share of the codes."""
-        return min(self.perplexity) / self.codes
+        """(perplexity - 1) / (codes - 1) of the least evenly used position: 0 for one code, 1 for all alike."""
+        return (min(self.perplexity) - 1.0) / (self.codes - 1.0)
 
     @property
     def worst_used(self) -> float:

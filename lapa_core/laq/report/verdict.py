@@ -115,13 +115,14 @@ def _names(criteria: list[Criterion]) -> str:
 def _of_codes(codes: CodeFigures) -> Iterator[Criterion]:
     yield Criterion(
         key="codes evenly used" if codes.worst_share >= 0.25 else "codes collapsed",
-        question="How evenly are the codes used, at the position that uses them least evenly? (perplexity / codes)",
+        question="How evenly are the codes used, at the position that uses them least evenly? 0 is one code only, 1 is "
+        "all alike. ((perplexity - 1) / (codes - 1))",
         value=codes.worst_share,
         good=0.5,
         usable=0.25,
         unit="",
         source="Collapse to few codes is the commonest failure: LAPA issues 17 and 50. Thresholds: choice of this "
-        "project; a quarter is also where training raises its alarm.",
+        "project; a quarter is about where training raises its alarm.",
         advice="The codes have collapsed. Check that the frames of a pair differ (gap_s), train longer with dead codes "
         "revived, or take the conv design, whose codes are made after training.",
     )
