@@ -55,7 +55,7 @@ def save_checkpoint(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
             fresh / WEIGHTS_FILE,
         )
-        described = {**config, "weights_sha256": _sha256(fresh / WEIGHTS_FILE)}
+        described = {**config, "weights_sha256": file_sha256(fresh / WEIGHTS_FILE)}
         try:
             text = json.dumps(described, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -85,7 +85,7 @@ def load_checkpoint(
     weights = directory / WEIGHTS_FILE
     if not weights.is_file():
         raise CheckpointError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder again")
-    if (found := _sha256(weights)) != config.get("weights_sha256"):
+    if (found := file_sha256(weights)) != config.get("weights_sha256"):
         raise CheckpointError(
             f"{weights} has SHA-256 {found[:12]}..., its {CONFIG_FILE} says "
             f"{str(config.get('weights_sha256'))[:12]}...; "
@@ -159,7 +159,8 @@ def _swap_in(fresh: Path, directory: Path) -> None:
     shutil.rmtree(old)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
