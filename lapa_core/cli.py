@@ -22,7 +22,7 @@ class Verb(NamedTuple):
     words: str
     """What the user types after `lapa`."""
     config: str
-    """`module:ConfigClass`; the module also has `main(config)` and, for stages, `PRESETS`."""
+    """`module:ConfigClass`; the module also has `main(config)` and, for stages, `PRESETS` and `PRESET_NOTES`."""
     help: str
     """One line for `lapa --help`."""
 
@@ -180,7 +180,11 @@ def run(verb: Verb, arguments: list[str]) -> None:
     if presets is None:
         config = tyro.cli(getattr(module, config_name), prog=program, args=arguments)
     else:
-        choices = {name: (preset.__doc__ or name, preset) for name, preset in presets.items()}
+        notes = getattr(module, "PRESET_NOTES", {})
+        choices = {
+            name: (notes.get(name) or preset.__doc__ or name, preset)
+            for name, preset in presets.items()
+        }
         config = tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
     module.main(config)
 

@@ -76,10 +76,9 @@ def latent_width(model: LatentActionModel) -> int:
 def head_input(model: LatentActionModel, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
     """Return what the head reads of pairs (B, K, D), differentiable."""
     codes_BK, vectors_BKD = model.encode_pair(x0_BCHW, x1_BCHW)
-    quantiser = getattr(model, "quantiser", None)
-    if quantiser is None or not quantiser.quantises_in_training:
+    if not model.quantiser.quantises_in_training:
         return vectors_BKD
-    chosen_BKD = quantiser.vectors(codes_BK)
+    chosen_BKD = model.quantiser.vectors(codes_BK)
     return vectors_BKD + (chosen_BKD - vectors_BKD).detach()
 
 

@@ -16,6 +16,7 @@ from lapa_core.laq.action_head import ActionHead, latent_width
 from lapa_core.laq.checkpoint import build_laq, describe
 from lapa_core.laq.objective import Labelled, LaqObjective
 from lapa_core.laq.presets import LAQ_TRAIN as PRESETS
+from lapa_core.laq.presets import LAQ_TRAIN_NOTES as PRESET_NOTES
 from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.laq.train_data import LaqData, frames_only
 from lapa_core.laq.train_finish import finish
@@ -28,7 +29,15 @@ from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
 
-__all__ = ["PRESETS", "LaqTrainConfig", "LaqTrained", "frames_only", "main", "train"]
+__all__ = [
+    "PRESETS",
+    "PRESET_NOTES",
+    "LaqTrainConfig",
+    "LaqTrained",
+    "frames_only",
+    "main",
+    "train",
+]
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,7 @@ from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LaqTrainConfig:
-    """Train a latent action model on the frames of a data set.
-
-    Several processes train together under torchrun: `torchrun --nproc-per-node 8 -m lapa_core laq train paper ...`.
-    """
+    """Train a latent action model on the frames of a data set, in one process or under torchrun in many."""
 
     data: Path
     """LeRobot data set, RLDS directory, folder of videos, an index of `lapa data index`, or a mixture (*.yaml)."""
@@ -42,9 +39,8 @@ class LaqTrainConfig:
     weight_decay: float = 1e-4
     """AdamW weight decay (paper: 0)."""
     shift_px: int = 0
-    """Shift the pair that is encoded and the one that is decoded, each on its own, by up to this many pixels.
-
-    A latent then cannot say *where* the arm ends, only how it moved. 0 is off, as in the paper."""
+    """Shift the pair that is encoded and the one that is decoded, each on its own, by up to this many pixels: a latent
+    then cannot say *where* the arm ends, only how it moved. 0 is off, as in the paper."""
     crop: float = 0.0
     """Cut a random square out of each of the two pairs, up to this share of its side smaller, and scale it back."""
     light: float = 0.0
@@ -52,9 +48,8 @@ class LaqTrainConfig:
     colour: float = 0.0
     """Scale each colour channel of each of the two pairs by up to this share."""
     labelled: Path | None = None
-    """Data set with actions: a linear head learns to read them off its latents, beside the reconstruction.
-
-    Without it the training cannot reach any action."""
+    """Data set with actions: a linear head learns to read them off its latents, beside the reconstruction. Without it
+    the training cannot reach any action."""
     labelled_episodes: int = 0
     """Use only the first labelled episodes; 0 uses all."""
     labelled_batch_size: int = 32
@@ -72,7 +67,8 @@ class LaqTrainConfig:
     compile: bool = False
     """Compile the model: a minute or so at first, fewer and larger kernels afterwards."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
-    """Under torchrun: ddp keeps the whole model in every process, fsdp2 divides weights and optimizer among them."""
+    """With several processes (`torchrun --nproc-per-node 8 -m lapa_core laq train paper ...`): ddp keeps the whole
+    model in each, fsdp2 divides weights and optimizer among them. Both compute the same."""
     workers: int = 4
     """Processes that decode video, for an index or a mixture."""
     save_every: int = 500

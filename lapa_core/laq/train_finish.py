@@ -81,9 +81,11 @@ def _fit_and_count(
     config: LaqTrainConfig, model: LatentActionModel, data: LaqData, run: TrainingRun
 ) -> dict[str, Any]:
     """Fit the codebook on pairs as labelling forms them, and return how its codes are used."""
-    first = _encode(model, data)
-    model.fit_codebook(torch.from_numpy(first.vectors_BKD), config.seed)
-    usage = code_usage(_encode(model, data).codes_BK, model.codes)
+    latent = _encode(model, data)
+    if not model.quantiser.quantises_in_training:
+        model.fit_codebook(torch.from_numpy(latent.vectors_BKD), config.seed)
+        latent = _encode(model, data)
+    usage = code_usage(latent.codes_BK, model.codes)
     warn_if_collapsed(usage)
     perplexity = {f"perplexity/token{i}": p for i, p in enumerate(usage.perplexity_per_token)}
     run.log(

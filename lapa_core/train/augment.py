@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lapa_core.train.pairs import PairBatch
+from lapa_core.data.pair_batch import PairBatch
 
 
 def to_float(frames_BHWC: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class Parallel:
         Weights of convolutions become channels-last, as the images are: gradients then have the layout of their
         weights, which DDP's buckets need and convolutions on CPUs run faster with.
         """
-        objective.to(self.device, memory_format=torch.channels_last)
+        objective.to(self.device)
+        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         if self.world > 1:
             sync_batch_norm(objective)
         if not self.launched:
