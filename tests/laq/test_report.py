@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lapa_core.data.index import IndexConfig, build_index
+from lapa_core.data.video import VideoQuality, encode_video
 from lapa_core.errors import ContractError, DataError
 from lapa_core.laq.checkpoint import build_laq, save_laq
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.report.config import LaqReportConfig
 from lapa_core.laq.report.pairs import pairs_of_store
-from lapa_core.laq.report.run import Written, make_report, write_report
+from lapa_core.laq.report.run import Written, make_report, open_report_pairs, write_report
 from tests.laq.dots import DotModel
 from tests.toy import toy_store
 
@@ -95,7 +97,7 @@ def test_without_actions_the_report_says_so_and_is_at_most_usable(tmp_path):
     assert written.report.actions is None
     assert written.report.verdict.level == "usable"
     assert "Whether the codes are actions was not measured" in written.page.read_text()
-    assert any("the data set has none" in reason for reason in written.report.left_out)
+    assert any("the data have none" in reason for reason in written.report.left_out)
 
 
 def test_three_episodes_are_too_few_for_a_probe(tmp_path):
@@ -153,6 +155,42 @@ def test_a_checkpoint_gives_the_same_bytes_twice(tmp_path):
     assert first.page.read_bytes() == second.page.read_bytes()
     assert first.document.read_bytes() == second.document.read_bytes()
     assert json.loads(first.document.read_text())["about"]["pairs"] == 24
+
+
+def test_an_index_of_videos_is_measured_without_actions(tmp_path):
+    store = toy_store(episodes=5)
+    (tmp_path / "videos").mkdir()
+    for number in range(5):
+        frames = store.subset([number]).frames
+        encode_video(tmp_path / "videos" / f"{number}.mp4", frames, 5, VideoQuality(crf=1))
+    settings = IndexConfig(
+        data=tmp_path / "videos", out=tmp_path / "index", workers=1, progress=False
+    )
+    build_index(settings)
+    asked = config(tmp_path / "out", data=tmp_path / "index", first_episode=1, max_pairs=16)
+    pairs = open_report_pairs(asked, 32, 0.4)
+    assert pairs.available == len(store.valid_pairs(0.4)) * 4 // 5
+    assert sorted(pairs.names) == [1, 2, 3, 4]
+    assert pairs.names[2] == "clip 2 (2.mp4)"
+    first, later = pairs.frames(slice(0, 1))
+    own = store.subset([pairs.episode_P[0]]).frames[pairs.number_P2[0]]
+    assert np.abs(np.concatenate([first, later]).astype(int) - own).mean() < 3
+    written = write_report(asked, DotModel("true"), FACTS, pairs)
+    assert written.report.codes.past_future_cosine < -0.9
+    assert written.report.pictures.gain_db > 3
+    assert written.report.actions is None
+
+
+def test_an_index_without_a_long_enough_clip_is_refused(tmp_path):
+    store = toy_store(episodes=1)
+    (tmp_path / "videos").mkdir()
+    encode_video(tmp_path / "videos" / "a.mp4", store.frames, 5, VideoQuality())
+    settings = IndexConfig(
+        data=tmp_path / "videos", out=tmp_path / "index", workers=1, progress=False
+    )
+    build_index(settings)
+    with pytest.raises(DataError, match="lies 9 s apart"):
+        open_report_pairs(config(tmp_path, data=tmp_path / "index"), 32, 9)
 
 
 def test_wrong_numbers_are_refused(tmp_path):

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from lapa_core.data.clip import Clip
+from lapa_core.data.clip_index import ClipIndex
 from lapa_core.data.store import FrameStore
+from lapa_core.errors import DataError
 from lapa_core.laq.probe import motion
 
 MAX_TRIPLETS = 1000
@@ -92,6 +96,72 @@ def pairs_of_store(
         available=len(every_P2),
         gap_s=gap_s,
     )
+
+
+def pairs_of_index(
+    index: ClipIndex,
+    image_px: int,
+    gap_s: float,
+    *,
+    max_pairs: int,
+    seed: int,
+    first_clip: int = 0,
+    clips: int = 0,
+    progress: bool = False,
+) -> ReportPairs:
+    """Draw pairs from an index, and read only the frames of these. An index knows no actions.
+
+    Args:
+        index: what `lapa data index` wrote.
+        image_px: side to read frames at [px].
+        gap_s: time between the frames of a pair [s].
+        max_pairs: pairs to draw, as many from each clip as it takes; 0 takes all, and all their frames into memory.
+        seed: seed of the draw.
+        first_clip: first clip used.
+        clips: clips used; 0 uses all to the end.
+        progress: show a progress bar while reading.
+
+    Raises:
+        DataError: no clip has a pair of frames so far apart.
+    """
+    rng = np.random.default_rng(seed)
+    end = first_clip + clips if clips else len(index)
+    chosen = [(clip, index.pairs(clip, gap_s)) for clip in index.clips[first_clip:end]]
+    chosen = [(clip, pairs_P2) for clip, pairs_P2 in chosen if len(pairs_P2)]
+    if not chosen:
+        raise DataError(
+            f"no pair of frames lies {gap_s} s apart in the clips {first_clip} to {end - 1} of {index.root}"
+        )
+    available = sum(len(pairs_P2) for _, pairs_P2 in chosen)
+    drawn = rng.permutation(available)[: max_pairs or None]
+    clip_P = np.repeat(np.arange(len(chosen)), [len(pairs_P2) for _, pairs_P2 in chosen])[drawn]
+    number_P2 = np.concatenate([pairs_P2 for _, pairs_P2 in chosen])[drawn]
+    frames, pairs_P2, triplets = [], np.zeros_like(number_P2), []
+    held, places = 0, np.unique(clip_P)
+    for place in tqdm(places, desc="clips", disable=not progress):
+        clip, every_P2 = chosen[place]
+        mine = clip_P == place
+        threes_T3 = _triplets(every_P2, rng)[: -(-MAX_TRIPLETS // len(places))]
+        wanted = np.unique(np.concatenate([number_P2[mine].ravel(), threes_T3.ravel()]))
+        frames.append(index.read(clip, wanted, image_px))
+        pairs_P2[mine] = held + np.searchsorted(wanted, number_P2[mine])
+        triplets.append(held + np.searchsorted(wanted, threes_T3))
+        held += len(wanted)
+    return ReportPairs(
+        frames_NSSC=np.concatenate(frames),
+        pairs_P2=pairs_P2,
+        episode_P=np.array([chosen[place][0].number for place in clip_P]),
+        names={chosen[place][0].number: _name(chosen[place][0]) for place in places},
+        number_P2=number_P2,
+        triplets_T3=np.concatenate(triplets)[:MAX_TRIPLETS],
+        motion_P7=None,
+        available=available,
+        gap_s=gap_s,
+    )
+
+
+def _name(clip: Clip) -> str:
+    return f"clip {clip.number} ({clip.id})"
 
 
 def _triplets(pairs_P2: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lapa_core.data.clip_index import INDEX_NAME, ClipIndex
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.laq.base import LatentActionModel
@@ -14,7 +15,7 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.report.config import LaqReportConfig
 from lapa_core.laq.report.measure import measure
 from lapa_core.laq.report.page import render_page
-from lapa_core.laq.report.pairs import ReportPairs, pairs_of_store
+from lapa_core.laq.report.pairs import ReportPairs, pairs_of_index, pairs_of_store
 from lapa_core.laq.report.summary import Report, summarise, to_json
 
 
@@ -65,6 +66,17 @@ def open_report_pairs(
     Raises:
         DataError: the data cannot be read, or has fewer episodes than `first_episode` skips.
     """
+    if store is None and (config.data / INDEX_NAME).is_file():
+        return pairs_of_index(
+            ClipIndex.load(config.data),
+            image_px,
+            gap_s,
+            max_pairs=config.max_pairs,
+            seed=config.seed,
+            first_clip=config.first_episode,
+            clips=config.episodes,
+            progress=config.progress,
+        )
     store = store or FrameStore.load(config.data, image_px, progress=config.progress)
     end = config.first_episode + config.episodes if config.episodes else store.num_episodes
     chosen = range(config.first_episode, min(end, store.num_episodes))

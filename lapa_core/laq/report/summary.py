@@ -16,8 +16,8 @@ from lapa_core.laq.report.verdict import Verdict, judge
 
 NO_PICTURES = "Pictures: this model reconstructs features, not pixels, so there is nothing to compare or to show."
 NO_ACTIONS = (
-    "Actions: the data set has none, so whether the codes are actions was not measured. "
-    "`lapa sim collect --with-actions` records some; a LeRobot or RLDS data set usually has them."
+    "Actions: the data have none (an index never has: give the data set itself), so whether the codes are actions was "
+    "not measured. `lapa sim collect --with-actions` records some; a LeRobot or RLDS data set usually has them."
 )
 
 
