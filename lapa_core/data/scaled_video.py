@@ -5,7 +5,7 @@ One pass of swscale crops, resizes and converts to RGB, which takes about a thir
 frame and resizing it with Pillow. The crop is that of `lapa_core.image.preprocess` and the filter is the same
 triangle, widened when reducing. What remains between the two is colour conversion: swscale's whole-frame conversion,
 which `preprocess` is given, repeats chroma samples and lies about one grey level low; here chroma is interpolated and
-the mean is right. `tests/data/test_scaled_video.py` holds the difference on smooth pictures within a mean of 2 grey
+the mean is right. `tests/data/test_scaled_video.py` holds the difference on smooth pictures within a mean of 3 grey
 levels. Everything that reads clips (loader, labelling, report) comes through here. Imports numpy and av.
 """
 
