@@ -36,7 +36,7 @@ from lapa_core.data.index import open_index_or_scan
 from lapa_core.data.mixture import SUFFIXES, Corpus, load_mixture, open_corpus
 from lapa_core.data.pair_batch import PairBatch
 from lapa_core.data.visits import Visit, VisitPlan
-from lapa_core.errors import ContractError, DataError
+from lapa_core.errors import ContractError, DataError, LapaError
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,11 @@ class PairStream:
         self._tickets = count()
         self._next_step = first_step
         self._needs = self._needed_from(first_step)
-        self._fill()
+        try:
+            self._fill()
+        except LapaError:
+            self.close()
+            raise
 
     def batch(self, step: int) -> PairBatch:
         """Return this rank's part of a step's pairs. Rising steps are cheap, any other starts over.
@@ -201,6 +205,11 @@ class PairStream:
     def worker_pids(self) -> list[int]:
         """Return the ids of the decoding processes."""
         return self._pool.pids()
+
+    @property
+    def worker_deaths(self) -> int:
+        """How many decoding processes died and were replaced."""
+        return self._pool.deaths
 
     def close(self) -> None:
         """End the processes and free the memory; a second call does nothing."""

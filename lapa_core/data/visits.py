@@ -93,7 +93,10 @@ def corpus_windows(corpus: Corpus, span_frames: int) -> NDArray[np.int32]:
     rows = []
     for place, clip in enumerate(corpus.index.clips):
         first = corpus.index.pairs(clip, corpus.gap_s)[:, 0]
-        edges = np.searchsorted(first, window_edges(clip, span_frames))
+        if not len(first):
+            continue
+        starts = window_edges(int(first[-1]) + 1, clip.keyframes, span_frames)
+        edges = np.searchsorted(first, starts)
         rows += [(place, a, b) for a, b in pairwise(edges.tolist()) if b > a]
     if not rows:
         longest_s = max(clip.duration_s for clip in corpus.index.clips)
@@ -104,15 +107,14 @@ def corpus_windows(corpus: Corpus, span_frames: int) -> NDArray[np.int32]:
     return np.asarray(rows, dtype=np.int32)
 
 
-def window_edges(clip: Clip, span_frames: int) -> list[int]:
-    """Return where the windows of a clip begin, and its length at the end: key frames where they serve."""
-    count = len(clip)
+def window_edges(count: int, keyframes: NDArray[np.int32], span_frames: int) -> list[int]:
+    """Return where the windows of `count` frames begin, and `count` at the end: key frames where they serve."""
     span = -(-count // -(-count // span_frames))  # equal windows, none of a few frames only
     edges = [0]
     while edges[-1] + span < count:
         reach = edges[-1] + span
-        place = int(np.searchsorted(clip.keyframes, reach, side="right")) - 1
-        key = int(clip.keyframes[place]) if place >= 0 else 0
+        place = int(np.searchsorted(keyframes, reach, side="right")) - 1
+        key = int(keyframes[place]) if place >= 0 else 0
         edges.append(key if key > edges[-1] else reach)
     return [*edges, count]
 
@@ -136,8 +138,11 @@ def block_counts(weights: Sequence[float]) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=8)
 def _block_order(counts: tuple[int, ...], seed: int, block: int) -> NDArray[np.int8]:
-    order = np.repeat(np.arange(len(counts), dtype=np.int8), counts)
-    return np.random.default_rng([seed, block, 1]).permutation(order)
+    """Return the corpus of each visit of a block: random, and near the shares in every stretch of it."""
+    rng = np.random.default_rng([seed, block, 1])
+    places = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in counts])
+    corpora = np.repeat(np.arange(len(counts), dtype=np.int8), counts)
+    return corpora[np.argsort(places, kind="stable")]
 
 
 @lru_cache(maxsize=32)

@@ -250,7 +250,7 @@ def test_index_is_loaded_strictly(tmp_path, stamps, write_video):
     assert len(open_index_or_scan(out)) == 2
     assert len(ClipIndex.load(out / "index.json")) == 2
     folder.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="data folder .* is missing"):
+    with pytest.raises(DataError, match=r"data folder .* is missing"):
         ClipIndex.load(out)
     moved = ClipIndex.load(out, data=tmp_path / "moved")
     assert stamps.read_all(moved.read(moved.clips[1], [4], 32)) == [104]
