@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from vector_quantize_pytorch import FSQ
 
 from lapa_core.errors import ContractError
 from lapa_core.laq.quantise.base import Quantised, Quantiser
@@ -48,6 +47,8 @@ class Fsq(Quantiser):
     """Rounded scalars between two linear maps."""
 
     def __init__(self, *, codes: int, dim: int, tokens: int):
+        from vector_quantize_pytorch import FSQ  # as slow to import as torch
+
         super().__init__(codes=codes, dim=dim, tokens=tokens)
         with torch.device("cpu"):  # the library reads its levels back, which the meta device cannot
             self.fsq = FSQ(levels(codes), dim=dim, preserve_symmetry=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from vector_quantize_pytorch import VectorQuantize
 
 from lapa_core.laq.quantise.base import Quantised, Quantiser, near_used
 
@@ -22,6 +21,8 @@ class VqEma(Quantiser):
     """One codebook of moving averages. Build it after the process group, where there is one."""
 
     def __init__(self, *, codes: int, dim: int, tokens: int):
+        from vector_quantize_pytorch import VectorQuantize  # as slow to import as torch
+
         super().__init__(codes=codes, dim=dim, tokens=tokens)
         self.vq = VectorQuantize(
             dim,
