@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`lapa laq options`: train every option of the latent action model for the same time, probe it, print the table.
 
-Time is CPU time of one thread, so that other work on the machine takes nothing from anybody. Finished cells are
+Time is CPU time of one thread, and the price of a step is measured in turns with the default's. Finished cells are
 skipped, as in `lapa experiment`, whose runner this is.
 """
 

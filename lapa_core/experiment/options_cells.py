@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,8 +33,11 @@ VIDEO_PX = 64
 """Side of the videos [px]."""
 TIMED_EPISODES = 40
 """Episodes that the cost of a step is measured on: what happens after the steps is then short."""
-TIMED_STEPS = (4, 16)
+TIMED_STEPS = (2, 12)
 """Steps of the short and of the long run whose difference is the cost of a step."""
+TIMED_ROUNDS = 2
+REFERENCE = "default"
+"""Option that every cost is measured beside, because CPU time grows with what else the machine does."""
 
 
 def option_cells(config: LaqOptionsConfig) -> Iterator[Cell]:
@@ -42,12 +46,13 @@ def option_cells(config: LaqOptionsConfig) -> Iterator[Cell]:
     for domain in config.domains:
         yield Cell(f"data/{domain}", run_data)
     if not config.steps:
-        for name in names:
+        for name in dict.fromkeys((REFERENCE, *names)):
             yield Cell(f"cost/{name}", run_cost, (f"data/{config.domains[0]}",))
     for seed in range(config.first_seed, config.first_seed + config.seeds):
         for domain in config.domains:
             for name in names:
-                needs = (f"data/{domain}", *(() if config.steps else (f"cost/{name}",)))
+                costs = () if config.steps else (f"cost/{REFERENCE}", f"cost/{name}")
+                needs = (f"data/{domain}", *costs)
                 yield Cell(f"laq/{domain}/{name}/s{seed}", run_option, needs, seed=seed)
 
 
@@ -106,15 +111,24 @@ def run_data(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
 
 
 def run_cost(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
-    """Measure the CPU time of one training step of an option [s]."""
-    recipe = option_recipe(config, cell.name.split("/")[1])
-    videos = load_video_set(config.out / "data" / config.domains[0]).store
-    store = at_size(videos.subset(range(TIMED_EPISODES)), recipe.model.image_px)
-    short, long = (
-        min(_cpu_seconds(replace(recipe, steps=steps), store) for _ in range(2))
-        for steps in TIMED_STEPS
+    """Measure the CPU time of one training step of an option [s], and of the reference in turns with it."""
+    recipes = [option_recipe(config, name) for name in (cell.name.split("/")[1], REFERENCE)]
+    videos = load_video_set(config.out / "data" / config.domains[0]).store.subset(
+        range(TIMED_EPISODES)
     )
-    return {"step_cpu_s": max(1e-4, (long - short) / (TIMED_STEPS[1] - TIMED_STEPS[0]))}
+    stores = [at_size(videos, recipe.model.image_px) for recipe in recipes]
+    seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for _ in range(TIMED_ROUNDS):
+        for steps in TIMED_STEPS:
+            for which, (recipe, store) in enumerate(zip(recipes, stores, strict=True)):
+                spent_s = _cpu_seconds(replace(recipe, steps=steps), store)
+                seconds[which, steps].append(spent_s)
+    short, long = TIMED_STEPS
+    step_s, reference_s = (
+        max(1e-4, (min(seconds[which, long]) - min(seconds[which, short])) / (long - short))
+        for which in (0, 1)
+    )
+    return {"step_cpu_s": step_s, "reference_step_cpu_s": reference_s}
 
 
 def _cpu_seconds(recipe: LaqTrainConfig, store: FrameStore) -> float:
@@ -128,7 +142,9 @@ def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     """Train an option for the given time, probe it on held-out episodes."""
     _, domain, name, _ = cell.name.split("/")
     recipe = option_recipe(config, name)
-    recipe = replace(recipe, steps=_steps(config, name), seed=cell.seed, out=config.out / cell.name)
+    recipe = replace(
+        recipe, steps=paid_steps(config, name), seed=cell.seed, out=config.out / cell.name
+    )
     videos = load_video_set(config.out / "data" / domain)
     last = config.videos + config.probe_episodes
     ends = ((0, config.videos), (config.videos, last), (last, last + LABELLED_EPISODES))
@@ -146,10 +162,17 @@ def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     return {"steps": recipe.steps, "cpu_s": round(cpu_s, 1), "loss": loss, **asdict(report)}
 
 
-def _steps(config: LaqOptionsConfig, name: str) -> int:
-    """Return how many steps the budget pays for."""
+def paid_steps(config: LaqOptionsConfig, name: str) -> int:
+    """Return how many steps the budget pays for: its price beside the reference, whose own price is measured once."""
     if config.steps:
         return config.steps
-    wanted = option_key(config, Cell(f"cost/{name}", run_cost))
-    rows = [row for row in read_results(config.out) if row["key"] == wanted]
-    return max(1, round(config.seconds / rows[-1]["figures"]["step_cpu_s"]))
+    own, reference = (_cost(config, which) for which in (name, REFERENCE))
+    dearer = own["step_cpu_s"] / own["reference_step_cpu_s"]
+    return max(1, round(config.seconds / (dearer * reference["step_cpu_s"])))
+
+
+def _cost(config: LaqOptionsConfig, name: str) -> dict[str, float]:
+    key = option_key(config, Cell(f"cost/{name}", run_cost))
+    rows = [row["figures"] for row in read_results(config.out) if row["key"] == key]
+    cost: dict[str, float] = rows[-1]
+    return cost

@@ -22,7 +22,8 @@ class LaqOptionsConfig:
     domains: tuple[str, ...] = ("hard", "default")
     """Looks of the simulated videos, keys of `lapa_core.sim.appearance.DOMAINS`."""
     seconds: float = 90.0
-    """CPU time of the training steps of every option, on one thread [s]; its steps are those that fit."""
+    """CPU time of the training steps of every option, on one thread [s]; its steps are those that fit, at a price
+    that is measured in turns with the default's, so that other work on the machine favours nobody."""
     steps: int = 0
     """Optimizer steps of every option instead; 0 goes by the time."""
     seeds: int = 3

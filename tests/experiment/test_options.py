@@ -9,7 +9,13 @@ import pytest
 
 from lapa_core.errors import ContractError
 from lapa_core.experiment.options import SUITE, LaqOptionsConfig, main
-from lapa_core.experiment.options_cells import option_cells, option_key, option_recipe, recipe_hash
+from lapa_core.experiment.options_cells import (
+    option_cells,
+    option_key,
+    option_recipe,
+    paid_steps,
+    recipe_hash,
+)
 from lapa_core.experiment.options_recipes import LABELLED_EPISODES, OPTIONS
 from lapa_core.experiment.run import pending_cells, read_results
 from lapa_core.laq.checkpoint import build_laq
@@ -19,7 +25,8 @@ def write_results(config, step_cpu_s=0.1, r2=(0.5, 0.7, 0.9)):
     probes = ("r2_codes", "r2_vectors", "r2_pixel_difference", "r2_first_frame", "joint_perplexity")
     rows = []
     for cell in option_cells(config):
-        figures = {"step_cpu_s": step_cpu_s}
+        own = 2.0 if cell.name == "cost/paper" else 1.0
+        figures = {"step_cpu_s": own * step_cpu_s, "reference_step_cpu_s": step_cpu_s}
         if cell.name.startswith("laq/"):
             figures = {**dict.fromkeys(probes, r2[cell.seed]), "steps": 900, "cpu_s": 91.0}
         rows.append({"cell": cell.name, "key": option_key(config, cell), "figures": figures})
@@ -75,6 +82,14 @@ def test_the_table_has_means_over_seeds_and_says_why_a_row_is_empty(tmp_path, ca
     assert "| paper_dinov2 | paper, target DINOv2 features | not measured" in text
     with_weights = replace(config, dinov2="/models/dinov2")
     assert "laq/hard/paper_dinov2/s0" in {cell.name for cell in option_cells(with_weights)}
+
+
+def test_steps_are_what_the_time_pays_for(tmp_path):
+    config = LaqOptionsConfig(out=tmp_path, options=("default", "paper"), seconds=90.0)
+    write_results(config, step_cpu_s=0.1)
+    assert paid_steps(config, "default") == 900
+    assert paid_steps(config, "paper") == 450, "twice as dear"
+    assert paid_steps(replace(config, steps=77), "paper") == 77
 
 
 def test_unknown_options_and_domains_are_refused():
