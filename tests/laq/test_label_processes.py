@@ -15,46 +15,17 @@ import numpy as np
 import pytest
 
 from lapa_core.data.clip_index import ClipIndex
-from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.label import label
-from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.labels import LatentLabels
-from tests.laq.test_label import GAP_S, files, save_model
-from tests.toy import toy_store
-
-av = pytest.importorskip("av")
-
-CLIPS, LENGTH = 16, 40
+from tests.laq.conftest import LabelWorld
+from tests.laq.test_label import GAP_S, files
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder of videos, its index and a checkpoint."""
-    root = tmp_path_factory.mktemp("world")
-    write_videos(root / "videos")
-    build_index(IndexConfig(data=root / "videos", out=root / "index", workers=1, progress=False))
-    save_model(root / "checkpoint")
-    return root
-
-
-def write_videos(folder: Path) -> None:
-    folder.mkdir()
-    store = toy_store(episodes=CLIPS, length=LENGTH)
-    for clip in range(CLIPS):
-        with av.open(str(folder / f"{clip:02d}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=5)
-            stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
-            for frame in store.frames[clip * LENGTH : (clip + 1) * LENGTH]:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
-
-
-def command(world: Path, out: Path, data: str = "index", **options: object) -> list[str]:
+def command(world: LabelWorld, out: Path, **options: object) -> list[str]:
     fields = {
-        "data": world / data,
-        "checkpoint": world / "checkpoint",
+        "data": world.root / "index",
+        "checkpoint": world.root / "checkpoint",
         "out": out,
         "shard-rows": 4,
         "batch-size": 4,
@@ -74,66 +45,48 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "LAPA_CACHE": str(tmp_path / "cache")}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(world, tmp_path_factory):
-    """The folder that one process writes when nothing happens."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "labels"
-    label(
-        LaqLabelConfig(
-            data=world / "index",
-            checkpoint=world / "checkpoint",
-            out=folder,
-            shard_rows=4,
-            batch_size=4,
-            progress=False,
-        )
-    )
-    return folder
-
-
-def test_every_pair_of_the_index_is_there_once(world, undisturbed):
-    index = ClipIndex.load(world / "index")
+def test_every_pair_of_the_index_is_there_once(label_world, undisturbed):
+    index = ClipIndex.load(label_world.root / "index")
     expected = [
-        index.pairs(clip, GAP_S) + number * LENGTH for number, clip in enumerate(index.clips)
+        index.pairs(clip, GAP_S) + number * label_world.length
+        for number, clip in enumerate(index.clips)
     ]
     labels = LatentLabels.load(undisturbed)
     assert np.array_equal(labels.pairs_P2, np.concatenate(expected))
-    assert len(labels.pairs_P2) == CLIPS * (LENGTH - 2)
+    assert len(labels.pairs_P2) == label_world.clips * (label_world.length - 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_to_the_same_bytes(world, undisturbed, tmp_path, workers):
+def test_a_run_killed_with_two_workers_goes_on_with_one_to_the_same_bytes(
+    label_world, undisturbed, tmp_path
+):
     out = tmp_path / "labels"
-    words = command(world, out, workers=workers)
+    words = command(label_world, out, workers=2)
     process = subprocess.Popen(words, env=environment(tmp_path), stderr=subprocess.DEVNULL)
-    first = out / "labels-00001.parquet"
-    deadline = time.monotonic() + 60
-    while not first.exists() and time.monotonic() < deadline:
+    while not (out / "labels-00001.parquet").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert not living_workers(tmp_path)
     facts = json.loads((out / "labels.json").read_text())
     assert facts["shards"] is None, "the kill came too late to mean anything"
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("labels-*.parquet")}
-    done = run(words, tmp_path)
-    assert done.returncode == 0, done.stderr
+    label(label_world.config(out))
     assert files(out) == files(undisturbed)
     again = {name for name, changed in kept.items() if (out / name).stat().st_mtime_ns != changed}
     assert len(again) <= 1, "only a shard that was not noted yet may be made again"
-    assert not living_workers(out)
 
 
-def living_workers(out: Path) -> list[str]:
-    """Processes that still work for this folder, after a while to end by themselves."""
-    for _ in range(50):
+def living_workers(tmp_path: Path) -> list[str]:
+    """Processes of this test that are still there after the time they have to end by themselves."""
+    for _ in range(100):
         found = [
             path.parent.name
             for path in Path("/proc").glob("[0-9]*/environ")
-            if _contains(path, str(out.parent / "cache"))
+            if _contains(path, environment(tmp_path)["LAPA_CACHE"])
         ]
         if not found:
-            return []
+            break
         time.sleep(0.1)
     return found
 
@@ -146,83 +99,44 @@ def _contains(path: Path, text: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_dead_worker_costs_nothing_but_its_shard(world, undisturbed, tmp_path):
+def test_a_full_disk_leaves_no_half_shard(label_world, undisturbed, tmp_path):
     out = tmp_path / "labels"
-    process = subprocess.Popen(
-        command(world, out, workers=2),
-        env=environment(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (out / "labels-00001.parquet").exists() and process.poll() is None:
-        time.sleep(0.002)
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, messages = process.communicate(timeout=120)
-    assert process.returncode == 0, messages
-    assert "a worker process died" in messages
-    assert files(out) == files(undisturbed)
-
-
-def children(parent: int) -> list[int]:
-    """Worker processes of a run: those of its children that were spawned by multiprocessing."""
-    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(pid)
-        for pid in listed
-        if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-
-
-@pytest.mark.slow
-def test_a_full_disk_leaves_no_half_shard(world, undisturbed, tmp_path):
-    out = tmp_path / "labels"
-    words = command(world, out, **{"shard-rows": 40})
+    words = command(label_world, out, **{"shard-rows": 304})
     limited = (
         "import resource, sys; from lapa_core.cli import main; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); main(sys.argv[1:])"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); main(sys.argv[1:])"
     )
     failed = run([sys.executable, "-c", limited, *words[3:]], tmp_path)
     assert failed.returncode == 1
     assert "cannot be written" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert {path.name for path in out.iterdir()} == {"labels.json", "labels.unfinished.jsonl"}
-    assert run(words, tmp_path).returncode == 0
+    label(label_world.config(out, shard_rows=304))
     assert np.array_equal(LatentLabels.load(out).codes_PK, LatentLabels.load(undisturbed).codes_PK)
 
 
 @pytest.mark.slow
-def test_two_processes_read_a_data_set_as_one_does(world, tmp_path):
+def test_two_processes_read_a_data_set_as_one_does(label_world, tmp_path, monkeypatch):
     """Plain videos without an index, through the cache of decoded frames."""
-    store = FrameStore.load(world / "videos", 32, cache_dir=tmp_path / "cache")
-    one = label(
-        LaqLabelConfig(
-            data=world / "videos",
-            checkpoint=world / "checkpoint",
-            out=tmp_path / "one",
-            shard_rows=40,
-            progress=False,
-        ),
-        store,
-    )
-    words = command(
-        world, tmp_path / "two", "videos", workers=2, **{"shard-rows": 40, "batch-size": 256}
-    )
-    done = run(words, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert files(one) == files(tmp_path / "two")
+    monkeypatch.setenv("LAPA_CACHE", str(tmp_path / "cache"))
+    changes = {"data": label_world.root / "videos", "shard_rows": 40}
+    store = FrameStore.load(label_world.root / "videos", 32)
+    one = label(label_world.config(tmp_path / "one", **changes), store)
+    two = label(label_world.config(tmp_path / "two", workers=2, **changes))
+    assert files(one) == files(two)
 
 
-def test_a_mixture_has_labels_per_corpus_at_its_own_gap(world, tmp_path):
+def test_a_mixture_has_labels_per_corpus_at_its_own_gap(label_world, tmp_path):
     mixture = tmp_path / "mixture.yaml"
     mixture.write_text(
-        f"corpora:\n  - {{data: {world / 'index'}, gap_s: 0.4}}\n"
-        f"  - {{data: {world / 'index'}, gap_s: 1.0, weight: 2}}\n"
+        f"corpora:\n  - {{data: {label_world.root / 'index'}, gap_s: 0.4}}\n"
+        f"  - {{data: {label_world.root / 'index'}, gap_s: 1.0, weight: 2}}\n"
     )
-    config = LaqLabelConfig(
-        data=mixture, checkpoint=world / "checkpoint", max_episodes=2, progress=False
-    )
-    folder = label(config)
+    folder = label(label_world.config(None, data=mixture, max_episodes=2))
     assert folder.parent == tmp_path / "mixture.yaml.latents"
     short, long = (LatentLabels.load(folder / name) for name in ("00_index", "01_index"))
     assert (short.gap_s, long.gap_s) == (0.4, 1.0)
-    assert (len(short.pairs_P2), len(long.pairs_P2)) == (2 * (LENGTH - 2), 2 * (LENGTH - 5))
+    assert (len(short.pairs_P2), len(long.pairs_P2)) == (
+        2 * (label_world.length - 2),
+        2 * (label_world.length - 5),
+    )
