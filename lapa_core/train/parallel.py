@@ -65,8 +65,7 @@ class Parallel:
         Weights of convolutions become channels-last, as the images are: gradients then have the layout of their
         weights, which DDP's buckets need and convolutions on CPUs run faster with.
         """
-        objective.to(self.device)
-        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        _channels_last(objective.to(self.device))
         if self.world > 1:
             sync_batch_norm(objective)
         if not self.launched:
@@ -122,6 +121,13 @@ def leave() -> None:
     """Leave the group of processes, if there is one: the last thing that a program does."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _channels_last(module: nn.Module) -> None:
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
