@@ -49,9 +49,8 @@ class Mailbox(Generic[Content]):
             arrival = self._order.judge(stamp_s)
             if arrival is Arrival.LATE:
                 return ""
-            if (
-                arrival is Arrival.ANEW
-            ):  # whatever was remembered is of a time that no longer counts
+            if arrival is Arrival.ANEW:
+                # Whatever was remembered is of a time that no longer counts.
                 self._taken_s = self._due_s = float("-inf")
             self._newest = Letter(stamp_s, content)
             self.num_put += 1

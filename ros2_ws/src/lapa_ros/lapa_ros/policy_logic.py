@@ -97,9 +97,8 @@ class Readiness:
             return f"the newest frame is stamped {_rounded(-age_s)} in the future; are the clocks in step?"
         if self.arm is None:
             return "no arm state has ever arrived"
-        if (
-            abs(now_s - self.arm.received_s) > ARM_SILENCE_S
-        ):  # in the future: the clock was set back
+        # A report from the future is one from before the clock was set back.
+        if abs(now_s - self.arm.received_s) > ARM_SILENCE_S:
             return "the arm node is silent"
         if self.arm.contract_hash != self._contract.hash:
             return f"the arm enforces contract {self.arm.contract_hash[:12]}, this policy {self._contract.hash[:12]}"

@@ -47,10 +47,10 @@ def test_ros2_launch_ends_with_the_node_that_ends_the_graph(tmp_path, episodes, 
     """Zero episodes are out of the parameter's bounds, so that the node that ends the graph ends with 2."""
     pytest.importorskip("ros2launch", reason="no `ros2 launch` here: it is not on PyPI")
     cli = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
-    arguments = [f"episodes:={episodes}", f"folder:={tmp_path / 'on'}"]
+    arguments = [f"episodes:={episodes}", "folder:=on"]  # which YAML would take for a truth value
     done = subprocess.run(
         [*cli, "launch", "lapa_bringup", "record.launch.py", *arguments],
-        timeout=120, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=tmp_path, timeout=120, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == status, done.stdout
     assert words in done.stdout
