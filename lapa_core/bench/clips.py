@@ -25,10 +25,10 @@ def make_clips(folder: Path, *, clips: int, frames: int) -> None:
 def draw_clip(frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return (T, H, W, 3) RGB."""
     size = (WIDTH_PX + 2 * _MARGIN_PX, HEIGHT_PX + 2 * _MARGIN_PX)
-    background = sum(
-        _texture(rng, size, cell_px) * weight
-        for cell_px, weight in ((64, 0.6), (16, 0.3), (4, 0.1))
-    )
+    grains = [
+        _texture(rng, size, cell_px) * share for cell_px, share in ((64, 0.6), (16, 0.3), (4, 0.1))
+    ]
+    background = np.sum(grains, axis=0)
     sprite = _texture(rng, (48, 48), 6)
     walk = np.cumsum(rng.normal(0, 1.5, (frames, 2)), axis=0).clip(-_MARGIN_PX, _MARGIN_PX)
     ends = rng.uniform(0, [HEIGHT_PX - 48, WIDTH_PX - 48], (2, 2))

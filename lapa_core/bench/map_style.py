@@ -81,5 +81,5 @@ def make_loader(
         batch_size=batch_size,
         sampler=RandomSampler(pairs, replacement=True, num_samples=10**8, generator=generator),
         num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )

@@ -55,14 +55,16 @@ class BenchVideoConfig:
     batch_size: int = 32
     """Pairs per batch."""
     workers: int = 1
-    """Processes that decode, for ours and for the map-style loader."""
+    """Processes that decode, for ours and for the map-style loader; 0 decodes in this one."""
     seconds: float = 6.0
     """CPU time that each measurement lasts at least [s]."""
     options: PoolOptions = field(default_factory=PoolOptions)
     """How often our loader uses a clip."""
 
     def __post_init__(self) -> None:
-        for name in ("clips", "image_px", "batch_size", "workers", "seconds"):
+        if self.workers < 0:
+            raise DataError(f"workers is {self.workers}; at least 0 is needed")
+        for name in ("clips", "image_px", "batch_size", "seconds"):
             if not getattr(self, name) > 0:
                 raise DataError(f"{name} is {getattr(self, name)}; a positive number is needed")
         if self.frames < 2:

@@ -21,15 +21,15 @@ class InfoConfig:
     """Say what a data set holds."""
 
     path: Path
-    """LeRobot v3, RLDS or video folder."""
+    """LeRobot v3, RLDS, videos, sub-folders of frames, or MCAP recordings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Turn an RLDS data set or a folder of videos into a LeRobot v3 data set."""
+    """Turn an RLDS data set, or a folder of videos, frames or recordings, into a LeRobot v3 data set."""
 
     source: Path
-    """RLDS data set, or folder of mp4, webm, mkv and mov files."""
+    """RLDS data set, or folder of videos, of sub-folders of frames (with a frames.json), or of MCAP files."""
     out: Path
     """Folder of the new data set; an existing one is continued."""
     cameras: tuple[str, ...] = ()

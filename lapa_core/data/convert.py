@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn an RLDS data set or a folder of videos into a LeRobot v3 data set.
+"""Turn an RLDS data set, or a folder of videos, frames or recordings, into a LeRobot v3 data set.
 
 LeRobot v3 has one whole rate for everything. A video of another or a varying rate is put on that grid by
 holding the newest frame, and the true time of each frame is kept in `observation.capture_time`.
@@ -19,7 +19,9 @@ from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import provenance
 from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.episode import Episode, EpisodeSource, open_source
+from lapa_core.data.frame_folders import FrameFolderSource
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
+from lapa_core.data.mcap_source import McapSource
 from lapa_core.data.rlds import RldsSource
 from lapa_core.data.video import VideoQuality
 from lapa_core.data.videos import VideoFolderSource
@@ -53,7 +55,7 @@ def import_source(
     """Write every episode of a source to a LeRobot v3 data set; an existing one is continued.
 
     Args:
-        source_path: RLDS data set or folder of videos.
+        source_path: RLDS data set, or folder of videos, of sub-folders of frames, or of MCAP recordings.
         out: folder of the data set.
         cameras: cameras to take; empty takes the first.
         fps: rate of the data set; None takes the source's own, which must be whole and one for all.
@@ -110,8 +112,8 @@ def hold(times_s: NDArray[np.float64], fps: int) -> NDArray[np.int64]:
 
 def _origin(source: EpisodeSource, index: int) -> str:
     """Name an episode so that it is known again wherever the source lies."""
-    if isinstance(source, VideoFolderSource):
-        return source.videos[index].relative_to(source.path).as_posix()
+    if isinstance(source, VideoFolderSource | FrameFolderSource | McapSource):
+        return source.origin(index)
     return f"{_label(source)}[{index}]"
 
 

@@ -125,6 +125,10 @@ class FrameFolderSource:
     def __len__(self) -> int:
         return len(self.folders)
 
+    def origin(self, index: int) -> str:
+        """Name an episode so that it is known again wherever the folder lies."""
+        return self.folders[index].relative_to(self.path).as_posix()
+
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Read one folder; with `image_px` its frames went through `preprocess`.
 

@@ -72,6 +72,10 @@ class McapSource:
     def __len__(self) -> int:
         return len(self.recordings)
 
+    def origin(self, index: int) -> str:
+        """Name an episode so that it is known again wherever the folder lies."""
+        return self.recordings[index].relative_to(self.path).as_posix()
+
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Read one recording; with `image_px` its frames went through `preprocess`.
 

@@ -68,7 +68,7 @@ class FrameStore:
         """Open a data set at `image_px`, from the cache when it was read before.
 
         Args:
-            path: LeRobot v3, RLDS or video folder.
+            path: LeRobot v3, RLDS, videos, sub-folders of frames, or MCAP recordings.
             image_px: side of the square frames [px].
             camera: camera to read; None takes the data set's first.
             cache_dir: where decoded frames are kept; None is `$LAPA_CACHE`, else `~/.cache/lapa/frames`.

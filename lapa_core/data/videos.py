@@ -45,6 +45,10 @@ class VideoFolderSource:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def origin(self, index: int) -> str:
+        """Name an episode so that it is known again wherever the folder lies."""
+        return self.videos[index].relative_to(self.path).as_posix()
+
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Decode one video; with `image_px` its frames went through `preprocess`.
 

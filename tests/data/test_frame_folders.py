@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lapa_core.data.convert import import_source
 from lapa_core.data.episode import open_source
 from lapa_core.data.frame_folders import FrameFolderSource
 from lapa_core.data.mcap_source import McapSource
@@ -92,3 +93,23 @@ def test_recordings_are_episodes_without_actions(tmp_path, plan, stamps):
     assert len(open_source(tmp_path, camera="front").episode(0)) == len(episode)
     with pytest.raises(DataError, match=r"names no topic; give one of \['/camera/front"):
         open_source(tmp_path, camera="wrist").episode(0)
+
+
+def test_import_knows_a_folder_again(tmp_path, stamps):
+    """Folders are known by their paths, so that a new one in between is the only one that is added."""
+    for name in ("a", "c"):
+        write_frames(tmp_path / "in" / name, stamps.clip(0, 4))
+    (tmp_path / "in/frames.json").write_text('{"fps": 5}')
+    assert import_source(tmp_path / "in", tmp_path / "set").num_episodes == 2
+    write_frames(tmp_path / "in/b", stamps.clip(40, 4))
+    report = import_source(tmp_path / "in", tmp_path / "set")
+    assert (report.num_episodes, report.num_known) == (1, 2)
+    assert stamps.read_all(open_source(tmp_path / "set").episode(2).frames) == [40, 41, 42, 43]
+
+
+def test_import_of_recordings(tmp_path, plan, stamps):
+    plan.write(tmp_path / "a.mcap")
+    report = import_source(tmp_path, tmp_path / "set", fps=10)
+    assert report.num_episodes == 1
+    frames = open_source(tmp_path / "set").episode(0).frames
+    assert stamps.read_all(frames)[:4] == [0, 2, 4, 6]
