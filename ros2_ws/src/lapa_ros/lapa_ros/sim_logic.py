@@ -101,6 +101,8 @@ class SimLogic:
 
     def advance(self, now_s: float) -> None:
         """Simulate up to `now_s`, after holding the measured joints where commands have stopped."""
+        if self._commanded_s is not None:  # in the future: the clock was set back
+            self._commanded_s = min(self._commanded_s, now_s)
         if (
             self._commanded_s is not None
             and now_s - self._commanded_s > self._timeout_s
@@ -147,7 +149,9 @@ class Pacer:
 
     def due(self, now_s: float) -> bool:
         """Return whether to act now."""
-        if self._due_s is None or now_s - self._due_s > 10 * self._period_s:
+        ahead_s = 0.0 if self._due_s is None else self._due_s - now_s
+        # First, after a stall, or because the clock was set back: a new grid.
+        if self._due_s is None or not -10 * self._period_s <= ahead_s <= 2 * self._period_s:
             self._due_s = now_s
         if now_s < self._due_s - 1e-3:
             return False

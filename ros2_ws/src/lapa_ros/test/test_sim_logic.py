@@ -115,3 +115,20 @@ def test_a_pacer_keeps_its_mean_rate_on_a_grid_that_does_not_divide_it():
     ticks = [tick for tick in range(500) if pacer.due(50.0 + 0.02 * tick)]
     assert len(ticks) == 200
     assert {second - first for first, second in itertools.pairwise(ticks)} == {2, 3}
+
+
+@pytest.mark.parametrize("step_s", [0.5, 900.0])
+def test_a_clock_that_was_set_back_does_not_stop_the_camera(step_s):
+    pacer = Pacer(20.0)
+    before = sum(pacer.due(5000.0 + 0.02 * tick) for tick in range(50))
+    after = sum(pacer.due(5001.0 - step_s + 0.02 * tick) for tick in range(50))
+    assert (before, after) == (20, 20)
+
+
+def test_a_clock_that_was_set_back_does_not_disarm_the_hold(logic):
+    drive(logic, logic.world.joints_rad, 0.2)
+    logic.now_s -= 50.0
+    for _ in range(10):
+        logic.now_s += 0.02
+        logic.advance(logic.now_s)
+    assert logic.holding
