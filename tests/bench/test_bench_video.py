@@ -15,6 +15,7 @@ from lapa_core.data.video import decode_frames, read_packets
 from lapa_core.errors import DataError
 
 
+@pytest.mark.slow
 def test_the_last_line_is_the_result(capsys):
     words = (
         "bench video --clips 3 --frames 24 --image-px 32 --batch-size 4 --seconds 0.2 --workers 0"
