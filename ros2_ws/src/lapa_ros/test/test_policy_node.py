@@ -11,7 +11,7 @@ from lapa_msgs.action import FollowInstruction
 from lapa_msgs.msg import ArmState, TaskState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
-from lapa_ros.clock import to_seconds
+from lapa_ros.clock import to_seconds, to_stamp
 from lapa_ros.images import to_image
 from lapa_ros.policy_node import PolicyNode
 from lapa_ros.remote import wait_future
@@ -20,6 +20,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 from toy_policy import save_toy_policy
@@ -28,9 +29,9 @@ from toy_policy import save_toy_policy
 class Robot:
     """A camera (best effort, as drivers are), an arm's state and a task, for a policy to look at."""
 
-    def __init__(self, spinner, contract):
+    def __init__(self, spinner, contract, **kwargs):
         self.spinner, self._contract = spinner, contract
-        self.node = spinner.add(Node("robot"))
+        self.node = spinner.add(Node("robot", **kwargs))
         self.camera, self.success, self.task = True, False, "push the red block left"
         self.mode, self.encoding = ArmState.MODE_HOLDING, "rgb8"
         self.deltas: list[DeltaMsg] = []
@@ -204,6 +205,39 @@ def test_frames_that_cannot_be_decoded_halt_a_goal_and_are_in_the_diagnostics(ro
     )
     log = capfd.readouterr().err
     assert log.count("[ERROR]") == 1, log
+
+
+class Time:
+    """Simulated time on /clock, at the rate of real time, that can begin anew."""
+
+    def __init__(self, spinner, start_s):
+        self.start_s, self._begun_s = start_s, time.monotonic()
+        self._node = spinner.add(Node("time"))
+        self._publisher = self._node.create_publisher(ClockMsg, "/clock", 10)
+        self._node.create_timer(0.01, self._tick)
+
+    def _tick(self):
+        now_s = self.start_s + time.monotonic() - self._begun_s
+        self._publisher.publish(ClockMsg(clock=to_stamp(now_s)))
+
+
+def test_when_simulated_time_begins_anew_the_policy_acts_again(
+    spinner, contract, checkpoint, capfd
+):
+    simulated = Parameter("use_sim_time", value=True)
+    clock = Time(spinner, 5000.0)
+    node = PolicyNode(parameter_overrides=[Parameter("checkpoint", value=checkpoint), simulated])
+    node.trigger_configure()
+    node.trigger_activate()
+    spinner.add(node)
+    robot = Robot(spinner, contract, parameter_overrides=[simulated])
+    robot.instruction.publish(String(data="push the red block left"))
+    spinner.wait(lambda: len(robot.deltas) >= 2, "two deltas")
+    clock.start_s = 10.0
+    spinner.wait(lambda: robot.deltas[-1].observation_stamp.sec < 100, "a delta in the new time")
+    count = len(robot.deltas)
+    spinner.wait(lambda: len(robot.deltas) >= count + 3, "three more")
+    assert capfd.readouterr().err.count("the clock was set back") == 1
 
 
 def test_goals_out_of_range_are_rejected(robot):
