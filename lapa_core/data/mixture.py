@@ -8,6 +8,7 @@
       - data: people_index
         gap_s: 2.4             # people move more slowly than 10 Hz robots are recorded
         instructions: people.jsonl   # instead of the index's own texts
+        gap_max_s: 3.0         # draw each pair's gap between gap_s and this
         min_motion: 1.5        # leave out clips that hardly move; needs an index made with --motion
 
 Loaded strictly: an unknown, missing or doubled field is an error that names its line. Imports numpy and PyYAML.
@@ -27,7 +28,14 @@ from lapa_core.data.instructions import read_instructions
 from lapa_core.errors import DataError
 
 SUFFIXES = (".yaml", ".yml")
-_FIELDS = {"data": str, "weight": float, "gap_s": float, "instructions": str, "min_motion": float}
+_FIELDS = {
+    "data": str,
+    "weight": float,
+    "gap_s": float,
+    "gap_max_s": float,
+    "instructions": str,
+    "min_motion": float,
+}
 _NEEDED = ("data", "gap_s")
 
 
@@ -39,6 +47,8 @@ class CorpusConfig:
     """Index, or data folder."""
     gap_s: float
     """Time between the frames of a pair [s]."""
+    gap_max_s: float | None = None
+    """Longest gap, where each pair's is drawn uniformly from `gap_s` on [s]; None draws none."""
     weight: float = 1.0
     """Share of the pairs, relative to the other corpora."""
     instructions: Path | None = None
@@ -55,8 +65,16 @@ class Corpus:
     """Clips that are used."""
     gap_s: float
     """Time between the frames of a pair [s]."""
-    weight: float
+    weight: float = 1.0
     """Share of the pairs, relative to the other corpora."""
+    gap_max_s: float | None = None
+    """Longest gap, where each pair's is drawn uniformly from `gap_s` on [s]; None draws none."""
+
+    def __post_init__(self) -> None:
+        if self.gap_max_s is not None and not self.gap_max_s >= self.gap_s > 0:
+            raise DataError(
+                f"gaps run from {self.gap_s} to {self.gap_max_s} s; the longest must not be below the shortest"
+            )
 
 
 def load_mixture(path: str | Path) -> tuple[CorpusConfig, ...]:
@@ -95,7 +113,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
         index = replace(index, clips=clips)
     if config.min_motion:
         index = _moving(config, index)
-    return Corpus(index=index, gap_s=config.gap_s, weight=config.weight)
+    return Corpus(index=index, gap_s=config.gap_s, weight=config.weight, gap_max_s=config.gap_max_s)
 
 
 def _moving(config: CorpusConfig, index: ClipIndex) -> ClipIndex:

@@ -91,6 +91,7 @@ def open_pairs(
     image_px: int,
     batch_size: int,
     gap_s: float | None = None,
+    gap_range_s: tuple[float, float] | None = None,
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -105,6 +106,8 @@ def open_pairs(
         image_px: side of the frames [px].
         batch_size: pairs per step over all ranks.
         gap_s: time between the frames of a pair [s]; a mixture has its own for each corpus.
+        gap_range_s: draw each pair's gap uniformly between these two instead [s], the upper one cut where the clip
+            ends; a mixture has `gap_max_s` for it.
         seed: seed of order and choice.
         rank: which part of each batch is this process's.
         world: number of parts.
@@ -117,18 +120,26 @@ def open_pairs(
         ContractError: the batch cannot be shared evenly.
     """
     return PairStream(
-        open_corpora(path, gap_s), image_px=image_px, batch_size=batch_size, seed=seed, rank=rank,
+        open_corpora(path, gap_s, gap_range_s), image_px=image_px, batch_size=batch_size, seed=seed, rank=rank,
         world=world, first_step=first_step, workers=workers, options=options or PoolOptions(),
     )  # fmt: skip
 
 
-def open_corpora(path: str | Path, gap_s: float | None) -> list[Corpus]:
+def open_corpora(
+    path: str | Path, gap_s: float | None, gap_range_s: tuple[float, float] | None = None
+) -> list[Corpus]:
     """Open what `open_pairs` can be given as a list of corpora."""
     if Path(path).suffix in SUFFIXES:
+        if gap_range_s is not None:
+            raise ContractError(
+                f"gap_range_s is {gap_range_s}, but {path} is a mixture; write gap_s and gap_max_s into it"
+            )
         return [open_corpus(config) for config in load_mixture(path)]
-    if gap_s is None:
+    shortest_s, longest_s = gap_range_s if gap_range_s is not None else (gap_s, None)
+    if shortest_s is None:
         raise DataError(f"{path}: gap_s is needed, the time between the frames of a pair [s]")
-    return [Corpus(index=open_index_or_scan(path), gap_s=gap_s, weight=1.0)]
+    index = open_index_or_scan(path)
+    return [Corpus(index=index, gap_s=shortest_s, gap_max_s=longest_s)]
 
 
 class PairStream:

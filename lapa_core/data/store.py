@@ -194,3 +194,33 @@ def episode_pairs(times_s: NDArray[np.float64], gap_s: float) -> NDArray[np.int6
     first = np.arange(count)
     kept = (np.abs(times_s[second] - target_s) <= 0.5 * period_s) & (second > first)
     return np.stack([first[kept], second[kept]], axis=1)
+
+
+def random_later(
+    times_N: NDArray[np.float64],
+    pairs_P2: NDArray[np.int64],
+    last_P: NDArray[np.int64],
+    gap_range_s: tuple[float, float],
+    share_P: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Choose another later frame for each pair: the one nearest to a gap drawn uniformly from a range.
+
+    Args:
+        times_N: time of every frame, rising [s].
+        pairs_P2: pairs as far apart as the lower end of the range; the later frame is never before theirs.
+        last_P: last frame that may be chosen for each pair; the range is cut where that lies nearer.
+        gap_range_s: shortest and longest gap [s].
+        share_P: where in its range each gap lies, 0 to 1.
+
+    Returns:
+        The later frame of each pair (P,).
+    """
+    shortest_s, longest_s = gap_range_s
+    first, nearest_allowed = pairs_P2.T
+    start_s = times_N[first]
+    room_s = times_N[last_P] - start_s
+    gap_s = shortest_s + share_P * np.maximum(np.minimum(longest_s, room_s) - shortest_s, 0.0)
+    right = np.clip(np.searchsorted(times_N, start_s + gap_s), nearest_allowed, last_P)
+    left = np.maximum(right - 1, nearest_allowed)
+    target_s = start_s + gap_s
+    return np.where(target_s - times_N[left] <= times_N[right] - target_s, left, right)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lapa_core.data.clip import Clip
 from lapa_core.data.mixture import Corpus
+from lapa_core.data.store import random_later
 from lapa_core.errors import DataError
 
 _BLOCK = 1024
@@ -76,8 +77,14 @@ class VisitPlan:
         source = self.corpora[corpus]
         clip = source.index.clips[clip_number]
         pairs_P2 = source.index.pairs(clip, source.gap_s)[start:stop]
-        drawn = np.resize(rng.permutation(len(pairs_P2)), self.pairs_per_visit)
-        frames, places = np.unique(pairs_P2[drawn], return_inverse=True)
+        drawn_K2 = pairs_P2[np.resize(rng.permutation(len(pairs_P2)), self.pairs_per_visit)]
+        if source.gap_max_s is not None:
+            last_K = np.full(len(drawn_K2), len(clip) - 1)
+            gaps_s = (source.gap_s, source.gap_max_s)
+            drawn_K2[:, 1] = random_later(
+                clip.times_s, drawn_K2, last_K, gaps_s, rng.random(len(drawn_K2))
+            )
+        frames, places = np.unique(drawn_K2, return_inverse=True)
         return Visit(corpus, clip, frames, places.reshape(-1, 2))
 
     def _block_order(self, block: int) -> NDArray[np.int8]:

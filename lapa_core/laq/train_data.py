@@ -54,10 +54,10 @@ class LaqData:
             DataError: the labelled data set has no actions.
         """
         if store is None and is_stream(config.data):
-            if config.max_episodes or config.gap_range_s is not None:
+            if config.max_episodes:
                 raise ContractError(
-                    f"{config.data} is read as a stream of clips, which has neither max_episodes nor gap_range_s; "
-                    "give a data set folder, or leave them out"
+                    f"{config.data} is read as a stream of clips, which has no max_episodes; give a data set "
+                    "folder, or --max-episodes 0"
                 )
         else:
             store = store or FrameStore.load(
@@ -124,6 +124,7 @@ class LaqData:
             image_px=config.model.image_px,
             batch_size=config.batch_size,
             gap_s=config.gap_s,
+            gap_range_s=gap_range_s,
             seed=config.seed,
             rank=rank,
             world=world,

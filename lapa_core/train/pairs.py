@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.data.pair_batch import PairBatch as PairBatch
-from lapa_core.data.store import FrameStore
+from lapa_core.data.store import FrameStore, random_later
 from lapa_core.errors import ContractError, DataError
 from lapa_core.train.sampling import batch_indices
 
@@ -131,16 +131,6 @@ class StorePairs:
     def _random_later(self, pairs_G2: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """Return the frame nearest to a random gap after each first frame, within its episode."""
         assert self.gap_range_s is not None
-        shortest_s, longest_s = self.gap_range_s
-        first, nearest_allowed = pairs_G2.T
-        start_s = self._time_N[first]
-        room_s = self._time_N[self._last_N[first]] - start_s
+        first = pairs_G2[:, 0]
         share_G = np.random.default_rng([self.seed, step, 1]).random(len(first))
-        gap_s = shortest_s + share_G * np.maximum(np.minimum(longest_s, room_s) - shortest_s, 0.0)
-        right = np.searchsorted(self._time_N, start_s + gap_s)
-        right = np.clip(right, nearest_allowed, self._last_N[first])
-        left = np.maximum(right - 1, nearest_allowed)
-        target_s = start_s + gap_s
-        return np.where(
-            target_s - self._time_N[left] <= self._time_N[right] - target_s, left, right
-        )
+        return random_later(self._time_N, pairs_G2, self._last_N[first], self.gap_range_s, share_G)

@@ -24,6 +24,7 @@ def test_mixture_is_loaded(tmp_path):
         "  - {data: robots, weight: 2, gap_s: 0.6}\n"
         "  - data: /elsewhere/people\n"
         "    gap_s: 2.4\n"
+        "    gap_max_s: 3\n"
         "    instructions: people.jsonl\n"
         "    min_motion: 1.5\n",
     )
@@ -31,6 +32,7 @@ def test_mixture_is_loaded(tmp_path):
     assert (robots.data, robots.weight, robots.gap_s) == (tmp_path / "robots", 2.0, 0.6)
     assert (robots.instructions, robots.min_motion) == (None, 0.0)
     assert str(people.data) == "/elsewhere/people"
+    assert (robots.gap_max_s, people.gap_max_s) == (None, 3.0)
     assert (people.weight, people.gap_s, people.min_motion) == (1.0, 2.4, 1.5)
     assert people.instructions == tmp_path / "people.jsonl"
 

@@ -86,6 +86,20 @@ def test_pairs_are_the_gap_apart(index, stamps):
     assert len(seen) > 150
 
 
+def test_random_gaps_stay_in_their_range(index, stamps):
+    gaps_s = []
+    for batch in batches(index[1], last=40, gap_s=None, gap_range_s=(0.3, 1.5)):
+        first, later = stamps.read_all(batch.x0_BSSC), stamps.read_all(batch.x1_BSSC)
+        for a, b in zip(first, later, strict=True):
+            times_s = index[0].clips[a // 100].times_s
+            gaps_s.append(times_s[b % 100] - times_s[a % 100])
+    assert 0.2 < min(gaps_s) < 0.4
+    assert 1.4 < max(gaps_s) < 1.6
+    assert 0.7 < np.mean(gaps_s) < 1.0
+    with pytest.raises(DataError, match="longest must not be below"):
+        open_stream(index[1], gap_range_s=(0.6, 0.3))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.slow
 def test_workers_change_nothing(index, workers):
