@@ -89,6 +89,13 @@ def robot(spinner, contract, node):
     return Robot(spinner, contract)
 
 
+def check_rate(observed_s, contract):
+    """Never above the control rate; below it only as far as a busy machine delays frames."""
+    period_s = 1.0 / contract.control_rate_hz
+    assert np.mean(np.diff(observed_s)) > 0.95 * period_s
+    assert np.median(np.diff(observed_s)) < 1.5 * period_s
+
+
 def test_it_follows_an_instruction_from_the_topic_at_the_control_rate(robot, contract):
     robot.instruction.publish(String(data="push the red block left"))
     robot.spinner.wait(lambda: len(robot.deltas) >= 6, "six deltas")
@@ -96,7 +103,7 @@ def test_it_follows_an_instruction_from_the_topic_at_the_control_rate(robot, con
     assert [delta.sequence for delta in deltas] == [1, 2, 3, 4, 5, 6]
     observed_s = [to_seconds(delta.observation_stamp) for delta in deltas]
     assert len(set(observed_s)) == 6, "no frame is used twice"
-    assert np.median(np.diff(observed_s)) == pytest.approx(1.0 / contract.control_rate_hz, rel=0.15)
+    check_rate(observed_s, contract)
     assert {(delta.source, delta.contract_hash, len(delta.bins)) for delta in deltas} == {
         ("policy", contract.hash, 7)
     }
@@ -186,8 +193,7 @@ def test_an_instruction_that_is_repeated_does_not_disturb_the_rate(robot, contra
     )
     robot.spinner.wait(lambda: len(robot.deltas) >= 6, "six deltas")
     robot.node.destroy_timer(timer)
-    observed_s = [to_seconds(delta.observation_stamp) for delta in robot.deltas[1:6]]
-    assert np.median(np.diff(observed_s)) == pytest.approx(1.0 / contract.control_rate_hz, rel=0.15)
+    check_rate([to_seconds(delta.observation_stamp) for delta in robot.deltas[1:6]], contract)
 
 
 def test_frames_that_cannot_be_decoded_halt_a_goal_and_are_in_the_diagnostics(robot, capfd):
