@@ -23,9 +23,17 @@ MIN_EPISODES = 4
 """Episodes that a probe needs: half to fit, half to score."""
 MOST_GROUPS = 32
 """Groups of actions at most, for the mutual information."""
-SOURCES = ("codes", "vectors", "pixel_difference", "first_frame", "shuffled_codes")
+SOURCES = (
+    "codes",
+    "vectors",
+    "pixel_difference",
+    "first_frame",
+    "shuffled_codes",
+    "stranger_codes",
+)
 """What a probe reads: one-hot codes; vectors before quantisation; the difference of the frames (ceiling of a linear map
-of pixels); the first frame only (floor: what the scene gives away without motion); codes of other pairs (floor)."""
+of pixels); the first frame only (floor: what the scene gives away without motion); codes of other pairs (floor); codes
+of the first frame with another pair's later frame (control: no more than the first frame gives away)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,7 @@ def action_figures(
                 measured.difference_small_PF,
                 measured.first_small_PF,
                 hot[rng.permutation(len(hot))],
+                one_hot(measured.stranger_codes_PK, codes),
             ),
             strict=True,
         )

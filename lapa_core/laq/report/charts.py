@@ -53,6 +53,7 @@ SOURCE_LABELS = {
     "pixel_difference": "pixel difference",
     "first_frame": "first frame only",
     "shuffled_codes": "shuffled codes",
+    "stranger_codes": "stranger as later",
 }
 
 
@@ -95,11 +96,11 @@ def probe_chart(actions: ActionFigures) -> str:
     shown = value.clip(0.0, 1.0)
     colours = [ACCENT if name in ("codes", "vectors") else SECOND for name in names]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 2.5), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 2.8), layout="constrained")
         axes = figure.subplots()
         axes.barh([SOURCE_LABELS[name] for name in names], shown, color=colours, height=0.62)
         for row, (length, number) in enumerate(zip(shown, value, strict=True)):
-            axes.text(length + 0.02, row, f"{number:.2f}", va="center")
+            axes.text(length + 0.02, row, f"{round(float(number), 2) + 0.0:.2f}", va="center")
         axes.set(xlim=(0, 1.14), xlabel="R2 on held-out episodes")
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
         axes.tick_params(axis="y", length=0)

@@ -21,7 +21,14 @@ from lapa_core.laq.report.summary import Report
 
 MOST_POSITIONS = 16
 """Positions listed in the table of use; the others are in the JSON file."""
-SHORT_LABELS = ("codes", "vectors", "pixel diff.", "first frame", "shuffled")
+SHORT_LABELS = (
+    "codes",
+    "vectors",
+    "pixel diff.",
+    "first frame",
+    "shuf\N{SOFT HYPHEN}fled",
+    "stran\N{SOFT HYPHEN}ger",
+)
 """Headings of the probe's sources, narrow enough for a phone."""
 
 
@@ -83,7 +90,9 @@ def _charts(report: Report, measured: Measured, pairs: ReportPairs) -> dict[str,
 
 def number(value: float) -> str:
     """Return a figure with two decimals; a dash for none."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "\N{EN DASH}"
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(share: float) -> str:

@@ -88,7 +88,7 @@ def judge(
     return Verdict(
         level=level,
         summary=_summary(level, failed, weak, actions),
-        advice=tuple(dict.fromkeys(c.advice for c in (*failed, *weak))),
+        advice=tuple(dict.fromkeys(criterion.advice for criterion in failed or weak)),
         criteria=criteria,
     )
 
@@ -216,7 +216,8 @@ def _controls(codes: CodeFigures) -> Iterator[Criterion]:
         good=0.95,
         usable=0.5,
         unit="",
-        source="Control of LAOM and AdaWorld (arXiv 2503.18938). Thresholds: choice of this project.",
+        source="Control of LAOM and AdaWorld (arXiv 2503.18938); a collapse passes it too. Thresholds: choice of this "
+        "project.",
         advice="Standing still has many names, so the codes also describe the place: train with shifted copies "
         "(shift_px).",
         essential=False,
