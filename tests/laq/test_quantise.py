@@ -97,12 +97,20 @@ def test_dead_codes_move_to_used_ones_and_counting_starts_anew():
     assert quantiser.after_step(100, 105)["codes/revived"] == 0, "the last tenth heals no more"
 
 
-def test_moving_averages_revive_too():
+def test_moving_averages_follow_their_tokens_and_revive():
     quantiser = build_quantiser("vq_ema", codes=4, dim=2, tokens=1)
-    with torch.no_grad():
-        quantiser.vq.codebook = torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [-50.0, 50.0]])
+    quantiser.codebook_ND.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [-50.0, 50.0]]))
     torch.manual_seed(0)
-    quantiser(torch.rand(64, 1, 2))
+    x = torch.rand(64, 1, 2)
+    chosen = quantiser(x).codes_BK[:, 0]
+    sizes = 0.99 + 0.01 * torch.bincount(chosen, minlength=4)
+    means = [
+        (0.99 * code + 0.01 * x[chosen == i, 0].sum(dim=0)) / sizes[i]
+        for i, code in enumerate(quantiser.codebook_ND.clone())
+    ]
+    quantiser.after_step(9, 100)
+    torch.testing.assert_close(quantiser.codebook_ND[:2], torch.stack(means)[:2])
+    assert quantiser.codebook_ND[2:].abs().max() == 50.0, "unused codes stay"
     assert quantiser.after_step(10, 100)["codes/revived"] == 2
     assert quantiser.centres().abs().max() < 9
 

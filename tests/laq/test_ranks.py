@@ -33,7 +33,7 @@ def test_after_fifty_steps_with_revival_all_hold_the_same(trained, quantiser):
     alone, revived_alone = ranks.run(quantiser, 0, 1)
     assert revived == revived_too == revived_alone > 0, "the test is void if no code died"
     assert all(torch.equal(first[name], second[name]) for name in first)
-    codebook = "quantiser.codebooks" if quantiser == "nsvq" else "quantiser.vq._codebook.embed"
+    codebook = "quantiser.codebooks" if quantiser == "nsvq" else "quantiser.codebook_ND"
     torch.testing.assert_close(first[codebook], alone[codebook], **TOLERANCE)
     assert torch.equal(first["quantiser.counts.codes_KN"], alone["quantiser.counts.codes_KN"])
     assert int(first["quantiser.counts.codes_KN"].sum()) == 9 * ranks.JOINT_BATCH * 4

@@ -6,17 +6,15 @@ Shapes: B pairs, K tokens per pair, D numbers per token, N codes.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lapa_core.laq.quantise.counts import UsageCounts
 from lapa_core.laq.usage import CodeUsage, warn_if_collapsed
-
-log = logging.getLogger(__name__)
 
 DEAD_SHARE = 0.1
 """A code used less than this share of an equal share counts as dead (the release: a share of batches, facts 1.6)."""
@@ -138,10 +136,11 @@ class Quantiser(nn.Module, ABC):
         return count
 
     def _alarm(self, usage: CodeUsage, step: int) -> None:
-        """Warn once when codes collapse, and again only after they had recovered."""
+        """Warn once, on rank 0, when codes collapse, and again only after they had recovered."""
+        grouped = dist.is_available() and dist.is_initialized()
         if not usage.collapsed:
             self._alarmed = False
-        elif not self._alarmed and step >= FIRST_ALARM_STEP:
+        elif not self._alarmed and step >= FIRST_ALARM_STEP and not (grouped and dist.get_rank()):
             self._alarmed = warn_if_collapsed(usage, f"at step {step}")
 
 
