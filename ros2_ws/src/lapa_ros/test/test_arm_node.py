@@ -16,7 +16,9 @@ from lapa_ros.arm_node import ArmNode
 from lapa_ros.clock import to_stamp
 from lapa_ros.deltas import to_message
 from lapa_ros.lifecycle import _wind_down
-from lapa_ros.remote import GraphError, call
+from lapa_ros.remote import GraphError, call, wait_future
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -41,6 +43,8 @@ class Peer:
             name: self.node.create_client(Trigger, f"arm/{name}")
             for name in ("stop", "clear", "hold", "park", "ready")
         }
+        self._change = self.node.create_client(ChangeState, "arm/change_state")
+        assert self._change.wait_for_service(10.0)
         spinner.wait(
             lambda: self._publisher.get_subscription_count() and self.states, "the arm node"
         )
@@ -58,6 +62,11 @@ class Peer:
         move, turn = message.translation, message.rotation
         move.x, move.y, move.z, turn.x, turn.y, turn.z, message.gripper = map(float, values)
         self._publisher.publish(message)
+
+    def change(self, transition):
+        """Change the arm's state by its service: entities must not go while an executor waits for them."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert wait_future(self._change.call_async(request), "change_state", 10.0).success
 
     def call(self, name):
         return call(self._clients[name], Trigger.Request())
@@ -174,24 +183,24 @@ def test_diagnostics_tell_how_the_arm_is_once_a_second(peer, spinner):
     assert {"mode", "applied", "refused"} <= {value.key for value in status.values}
 
 
-def test_an_inactive_arm_refuses_services_and_applies_nothing(peer, arm, spinner):
-    arm.trigger_deactivate()
+def test_an_inactive_arm_refuses_services_and_applies_nothing(peer):
+    peer.change(Transition.TRANSITION_DEACTIVATE)
     with pytest.raises(GraphError, match="not active"):
         peer.call("ready")
-    arm.trigger_activate()
+    peer.change(Transition.TRANSITION_ACTIVATE)
     peer.send()
     peer.wait_counts(1, 0)
 
 
-def test_counts_begin_anew_with_every_activation_and_a_recording_can_tell(peer, arm):
+def test_counts_begin_anew_with_every_activation_and_a_recording_can_tell(peer):
     deltas = []
     peer.node.create_subscription(DeltaMsg, "delta", deltas.append, qos.DELTA)
     peer.send()
     peer.wait_counts(1, 0)
     peer.send((np.nan, 0, 0, 0, 0, 0, 0))
     peer.wait_counts(1, 1)
-    arm.trigger_deactivate()
-    arm.trigger_activate()
+    peer.change(Transition.TRANSITION_DEACTIVATE)
+    peer.change(Transition.TRANSITION_ACTIVATE)
     peer.wait_counts(0, 0)
     assert peer.states[-1].last_refusal == ""
     assert peer.states[-1].last_applied_sequence == 1
