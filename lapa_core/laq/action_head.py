@@ -36,7 +36,7 @@ class ActionHead(nn.Module):
     std_A: Tensor
 
     def __init__(self, width: int, mean_A: Tensor, std_A: Tensor):
-        """Make an untrained head.
+        """Make an untrained head, which says the mean: dimensions that never change stay there.
 
         Args:
             width: K x D, numbers in a latent.
@@ -45,6 +45,8 @@ class ActionHead(nn.Module):
         """
         super().__init__()
         self.linear = nn.Linear(width, len(mean_A))
+        for parameter in self.linear.parameters():
+            nn.init.zeros_(parameter)
         self.register_buffer("mean_A", mean_A.clone())
         self.register_buffer("std_A", torch.where(std_A > 1e-8, std_A, torch.ones_like(std_A)))
 

@@ -47,12 +47,22 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("model", [CONV, PATCH], ids=["conv", "patch"])
-def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model):
+EVERYTHING = {
+    "labelled": Path("toy"), "gap_range_s": (0.2, 0.8), "shift_px": 2, "crop": 0.1, "light": 0.1, "colour": 0.1,
+    "precision": "bf16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [(CONV, {}), (PATCH, {}), (PATCH, EVERYTHING), (replace(PATCH, quantiser="vq_ema"), {})],
+    ids=["conv", "patch", "everything", "vq_ema"],
+)
+def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model, changes):
     from lapa_core.train import run as run_module
 
-    store = toy_store()
-    straight = train(config(tmp_path / "straight", model), store)
+    store, labelled = toy_store(), toy_store(seed=1) if changes else None
+    straight = train(config(tmp_path / "straight", model, **changes), store, labelled)
 
     real_save = run_module.TrainingRun.save
 
@@ -64,8 +74,8 @@ def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model):
     with monkeypatch.context() as patch:
         patch.setattr(run_module.TrainingRun, "save", save_then_die)
         with pytest.raises(Interrupted):
-            train(config(tmp_path / "resumed", model), store)
-    resumed = train(config(tmp_path / "resumed", model), store)
+            train(config(tmp_path / "resumed", model, **changes), store, labelled)
+    resumed = train(config(tmp_path / "resumed", model, **changes), store, labelled)
 
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
     one, other = (
