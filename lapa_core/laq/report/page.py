@@ -9,27 +9,20 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.report import charts, sheets
+from lapa_core.laq.report.actions import SOURCES
 from lapa_core.laq.report.measure import Measured
 from lapa_core.laq.report.pairs import ReportPairs
 from lapa_core.laq.report.summary import Report
 
 MOST_POSITIONS = 16
 """Positions listed in the table of use; the others are in the JSON file."""
-SHORT_LABELS = (
-    "codes",
-    "vectors",
-    "pixel diff.",
-    "first frame",
-    "shuf\N{SOFT HYPHEN}fled",
-    "stran\N{SOFT HYPHEN}ger",
-)
-"""Headings of the probe's sources, narrow enough for a phone."""
+SHORT_LABELS = ("codes", "vectors", "pixel diff.", "first frame", "shuffled")
+"""Headings of the first of `SOURCES`, narrow enough for a phone."""
 
 
 def render_page(
@@ -63,7 +56,7 @@ def render_page(
     return environment.get_template("page.html").render(
         report=report,
         about=about,
-        charts={name: Markup(svg) for name, svg in _charts(report, measured, pairs).items()},
+        charts=_charts(report, measured, pairs),
         starts=[sheets.data_address(start) for start in starts],
         grid=sheets.code_grid(model, measured, np.asarray(starts)) if report.pictures else [],
         worst=sheets.worst_pairs(model, measured, pairs),
@@ -71,6 +64,7 @@ def render_page(
         hidden_positions=max(0, len(codes.used) - MOST_POSITIONS),
         still_name=sheets.tuple_name(list(codes.still_tuple)),
         short_labels=SHORT_LABELS,
+        table_sources=SOURCES[: len(SHORT_LABELS)],
         null_mean=float(np.mean(report.actions.nmi_null)) if report.actions else 0.0,
     )
 
