@@ -28,6 +28,9 @@ _FLAGS = "bilinear+full_chroma_int"
 _WORTH_A_SEEK = 8
 """Frames that a jump to the next key frame must save; a seek costs about as much as decoding a few."""
 
+_DISORDER = 16
+"""Frames after the last wanted one that are looked at before a missing one is given up."""
+
 
 class SquareScaler:
     """Crop, resize and convert frames of any size; the filter graph is rebuilt when the input changes."""
@@ -94,32 +97,44 @@ def read_squares(
     Raises:
         DataError: the file is missing or damaged, or has no frame at one of the times.
     """
-    wanted = pts.tolist()
-    found = 0
     with open_container(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "NONE"
         stream.codec_context.options = {"err_detect": "explode"}  # no concealed damage
         try:
-            for first, last in zip([0, *seeks], [*seeks, len(wanted)], strict=True):
-                for frame in _from(container, stream, wanted[first]):
-                    if frame.pts is None or frame.pts < wanted[found]:
-                        continue
-                    if frame.pts > wanted[found]:
-                        break
-                    if frame.is_corrupt:
-                        raise damaged(path, f"a corrupt frame at tick {frame.pts}")
-                    scaler(frame, out_NSSC[found])
-                    found += 1
-                    if found == last:
-                        break
-                if found != last:
-                    raise DataError(
-                        f"{path}: no frame at tick {wanted[found]}, which the index names; the file was changed "
-                        "or is damaged: run `lapa data index` again"
-                    )
+            for first, last in zip([0, *seeks], [*seeks, len(pts)], strict=True):
+                frames = _from(container, stream, int(pts[first]))
+                _take(path, frames, pts[first:last].tolist(), scaler, out_NSSC[first:last])
         except FFmpegError as error:
             raise damaged(path, str(error)) from error
+
+
+def _take(
+    path: Path,
+    frames: Iterator[av.VideoFrame],
+    wanted: list[int],
+    scaler: SquareScaler,
+    out_NSSC: NDArray[np.uint8],
+) -> None:
+    """Fill `out_NSSC` with the frames of the wanted times, which a damaged muxer may have put out of order."""
+    places = {pts: place for place, pts in enumerate(wanted)}
+    late = 0
+    for frame in frames:
+        place = None if frame.pts is None else places.pop(frame.pts, None)
+        if place is not None:
+            if frame.is_corrupt:
+                raise damaged(path, f"a corrupt frame at tick {frame.pts}")
+            scaler(frame, out_NSSC[place])
+            if not places:
+                return
+        elif frame.pts is not None and frame.pts > wanted[-1]:
+            late += 1
+            if late > _DISORDER:
+                break
+    raise DataError(
+        f"{path}: no frame at tick {min(places)}, which the index names; the file was changed or is damaged: "
+        "run `lapa data index` again"
+    )
 
 
 def _from(

@@ -92,7 +92,7 @@ class PacketTable:
     """What the packets of a video file say about its frames, without decoding one."""
 
     pts: NDArray[np.int64]
-    """(T,) presentation time of each frame, increasing [time_base]."""
+    """(T,) presentation time of each frame, increasing; frames that share a time count once [time_base]."""
     time_base: Fraction
     """Length of one tick of `pts` [s]."""
     keyframes: NDArray[np.int32]

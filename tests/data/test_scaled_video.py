@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Squares straight from the decoder: the right frames, and nearly the pixels of `preprocess`."""
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +70,28 @@ def test_chosen_frames_are_found(tmp_path, stamps, write_video, name, codec, opt
     numbers = [0, 3, 4, 31, 32, 69]
     assert stamps.read_all(read(path, numbers, 32)) == numbers
     assert stamps.read_all(read(path, [57], 32)) == [57]
+
+
+@pytest.mark.parametrize("shift", [1.0, 2.5])
+def test_times_that_repeat_or_go_back(tmp_path, stamps, write_video, shift):
+    """A muxer gave frame 10 the time of frame 11, or one after frame 12: each frame still is what its time says."""
+    write_video(
+        tmp_path / "a.mkv", stamps.clip(0, 20), np.arange(20) / 10, options={"bf": "0", "g": "9"}
+    )
+    with av.open(tmp_path / "a.mkv") as source, av.open(tmp_path / "b.mkv", "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            if number == 10:
+                packet.pts += round(shift * 100)
+            packet.stream = stream
+            target.mux(packet)
+    table = read_packets(tmp_path / "b.mkv")
+    moved = [*range(10), 11, 12, 10, *range(13, 20)] if shift > 1 else [*range(10), *range(11, 20)]
+    found = stamps.read_all(read(tmp_path / "b.mkv", range(len(table.pts)), 32))
+    if shift == 1:
+        assert found[10] in (10, 11)  # either of the two frames at this time
+        found[10] = 11
+    assert found == moved
 
 
 def test_seeks_are_planned_where_they_pay():
