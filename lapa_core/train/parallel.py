@@ -63,9 +63,11 @@ class Parallel:
         """Move a module to the device and return what the loop calls; its weights stay where they are named.
 
         Weights of convolutions become channels-last, as the images are: gradients then have the layout of their
-        weights, which DDP's buckets need and convolutions on CPUs run faster with.
+        weights, which DDP's buckets need and convolutions on CPUs run faster with. FSDP2 takes no such weights.
         """
-        _channels_last(objective.to(self.device))
+        objective.to(self.device)
+        if self.strategy == "ddp":
+            _channels_last(objective)
         if self.world > 1:
             sync_batch_norm(objective)
         if not self.launched:
@@ -125,9 +127,10 @@ def leave() -> None:
 
 def _channels_last(module: nn.Module) -> None:
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
+    for weight in module.parameters():
+        if layout := layouts.get(weight.ndim):
+            # Not `contiguous`: that leaves one-channel weights as they are, whose gradients come channels-last.
+            weight.data = torch.empty_like(weight, memory_format=layout).copy_(weight.data)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:

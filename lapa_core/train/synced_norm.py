@@ -3,10 +3,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All ranks get the sum; each rank's loss depends on every rank's input, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
 
 
 class SyncedBatchNorm1d(nn.BatchNorm1d):
@@ -18,7 +35,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
             return super().forward(input)
         sums_2D = torch.stack([input.sum(dim=0), input.square().sum(dim=0)])
         count = len(input) * dist.get_world_size()
-        mean_D, square_D = all_reduce(sums_2D) / count
+        mean_D, square_D = _SumOverRanks.apply(sums_2D) / count
         variance_D = (square_D - mean_D.square()).clamp_min(0.0)
         self._remember(mean_D.detach(), variance_D.detach() * count / max(count - 1, 1))
         normal_BD = (input - mean_D) * (variance_D + self.eps).rsqrt()
