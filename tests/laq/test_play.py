@@ -11,10 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -308,14 +307,10 @@ def test_the_command_serves_until_ctrl_c(checkpoint, videos):
     ) as server:
         try:
             address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline()).group()
-            with urllib.request.urlopen(f"{address}/", timeout=30) as reply:
-                assert b"World model" in reply.read()
-            request = urllib.request.Request(f"{address}/step", b'{"codes": [2]}')
-            with urllib.request.urlopen(request, timeout=30) as reply:
-                assert json.load(reply)["played"] == [[2]]
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/step", b"{}"), timeout=30)
-            refused.value.close()
+            with httpx.Client(base_url=address, timeout=30) as client:
+                assert "World model" in client.get("/").text
+                assert client.post("/step", json={"codes": [2]}).json()["played"] == [[2]]
+                assert client.post("/step", json={}).status_code == 400
             server.send_signal(signal.SIGINT)
             out, err = server.communicate(timeout=30)
         finally:

@@ -20,6 +20,7 @@ MODULES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "rosbags-image": "rosbags",
+    "scikit-learn": "sklearn",
 }
 # Called as a program, or by CMake, instead of being imported.
 TOOLS = {
