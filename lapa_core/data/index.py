@@ -23,7 +23,7 @@ from lapa_core.data.clip_index import INDEX_NAME, ClipIndex
 from lapa_core.data.clip_tables import write_tables
 from lapa_core.data.content_hash import hash_bytes, hash_texts
 from lapa_core.data.scan import ScanResult, scan_item
-from lapa_core.data.scan_items import ScanItem, list_items
+from lapa_core.data.scan_items import ScanItem, list_items, stamp_of
 from lapa_core.data.scan_journal import ScanJournal
 from lapa_core.errors import DataError
 
@@ -143,13 +143,13 @@ def _unchanged(known: dict[str, ScanResult], items: list[ScanItem]) -> dict[str,
     kept = {}
     for item in items:
         result = known.get(item.path)
-        if result is not None and result.stamp and result.stamp == item.stamp():
+        if result is not None and result.stamp and result.stamp == stamp_of(item):
             kept[item.path] = result
     return kept
 
 
 def _with_instruction(result: ScanResult, item: ScanItem) -> ScanResult:
-    """Take the text that the item has now: it may have changed while the file did not."""
+    """Put in the texts that lie beside the file; where there is none, the file's own stays."""
     texts = {f"{item.path}#{e.index:06d}": e.instruction for e in item.episodes}
     clips = [
         replace(clip, instruction=texts.get(clip.id, item.instruction) or clip.instruction)

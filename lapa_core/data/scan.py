@@ -76,7 +76,7 @@ def _scan_video(item: ScanItem) -> Found:
     packets = read_packets(item.place)
     if len(packets.pts) < 2:
         raise DataError(f"{item.place} has one frame; a video of at least two is needed")
-    yield _clip(item, item.path, "", packets, packets.pts, hash_file(item.place), item.instruction)
+    yield _clip(item, item.path, "", packets, packets.pts, hash_file(item.place))
 
 
 def _scan_lerobot(item: ScanItem) -> Found:
@@ -96,7 +96,7 @@ def _scan_lerobot(item: ScanItem) -> Found:
             yield name, f"{item.place}: {problem}; run `lapa data verify`"
             continue
         content = hash_texts([file_hash, str(pts[0]), str(pts[-1]), "" if stored else name])
-        yield _clip(item, name, str(place.index), table, pts, content, place.instruction)
+        yield _clip(item, name, str(place.index), table, pts, content)
 
 
 def _episode_pts(packets: PacketTable, place: EpisodePlace, fps: float) -> NDArray[np.int64]:
@@ -130,7 +130,7 @@ def _scan_frames(item: ScanItem) -> Found:
     content = hash_texts(hash_file(path) for path in pictures)
     assert item.fps is not None
     table = _regular(len(pictures), item.fps)
-    yield _clip(item, item.path, "", table, table.pts, content, item.instruction)
+    yield _clip(item, item.path, "", table, table.pts, content)
 
 
 def _scan_rlds(item: ScanItem) -> Found:
@@ -156,8 +156,8 @@ def _scan_mcap(item: ScanItem) -> Found:
     topic, times_s = choose_topic(topics, item.camera)
     nanoseconds = np.round(times_s * 1e9).astype(np.int64)
     table = PacketTable(pts=nanoseconds, time_base=Fraction(1, 10**9), keyframes=_NO_KEYFRAMES)
-    text = item.instruction or topics.instruction
-    yield _clip(item, item.path, topic, table, table.pts, hash_file(item.place), text)
+    content = hash_file(item.place)
+    yield _clip(item, item.path, topic, table, table.pts, content, topics.instruction)
 
 
 _SCANNERS = {
@@ -179,9 +179,9 @@ def _clip(
     table: PacketTable,
     pts: NDArray[np.int64],
     content: str,
-    instruction: str,
+    instruction: str = "",
 ) -> Clip:
-    """Make the clip whose frames have the times `pts` of a file's table."""
+    """Make the clip whose frames have the times `pts` of a file's table; `instruction` is what the file says."""
     first = int(np.searchsorted(table.pts, pts[0]))
     keyframes = table.keyframes - first
     whole_s = float((pts[-1] - pts[0]) * table.time_base)

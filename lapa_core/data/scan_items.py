@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,25 @@ class ScanItem:
         return self.root / self.path
 
     def stamp(self) -> list[int]:
-        """Return sizes and times of change, which tell whether the item must be scanned again."""
+        """Return what tells whether the item must be scanned again: sizes, times of change, and what is said of it.
+
+        Raises:
+            OSError: the file is gone.
+        """
         files = list_pictures(self.place) if self.kind == "frames" else [self.place]
         states = [path.stat() for path in files]
         newest = max((state.st_mtime_ns for state in states), default=0)
-        return [len(states), sum(state.st_size for state in states), newest]
+        places = [(place.index, place.start_s, place.frames) for place in self.episodes]
+        said = zlib.crc32(repr((self.fps, self.records, places)).encode())
+        return [len(states), sum(state.st_size for state in states), newest, said]
+
+
+def stamp_of(item: ScanItem) -> list[int]:
+    """Return the stamp of an item, or nothing when its file is gone."""
+    try:
+        return item.stamp()
+    except OSError:
+        return []
 
 
 def list_items(

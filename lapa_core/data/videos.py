@@ -35,7 +35,7 @@ class VideoFolderSource:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.videos = sorted(
-            p for p in self.path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
+            p for p in self.path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.is_dir()
         )
         if not self.videos:
             raise DataError(f"{self.path} holds no video; allowed are {', '.join(VIDEO_SUFFIXES)}")

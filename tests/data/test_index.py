@@ -93,14 +93,14 @@ def test_unreadable_files_are_listed_with_their_reasons(tmp_path, damaged, capsy
     facts = json.loads((out / "index.json").read_text())
     reasons = {
         "cut.mp4": "cut short", "cut.webm": "cut short", "empty.mp4": "no bytes", "text.mp4": "damaged",
-        "one.mp4": "one frame",
+        "one.mp4": "one frame", "gone.mkv": "No such file",
     }  # fmt: skip
     assert set(facts["unreadable"]) == set(reasons)
     for name, reason in reasons.items():
         assert reason in facts["unreadable"][name]
         assert f"UNREADABLE {name}" in printed
-    assert facts["unreadable_count"] == 5
-    assert "5 unreadable, 1 copies" in printed
+    assert facts["unreadable_count"] == 6
+    assert "6 unreadable, 1 copies" in printed
     assert facts["copies"] == {"copy.mp4": "0.mp4"}
     assert set(clips_of(ClipIndex.load(out))) == {"0.mp4", "1.mp4", "copy.mp4"}
 
@@ -168,6 +168,8 @@ def test_instructions_belong_to_clips(tmp_path, stamps, write_video):
     index = index_of(folder, tmp_path / "out")  # a text that changed while its video did not
     assert index.clips[1].instruction == "pull it"
     assert index.facts["with_instruction"] == 1
+    (folder / "instructions.jsonl").unlink()
+    assert index_of(folder, tmp_path / "out").facts["with_instruction"] == 0
 
 
 def test_motion_tells_still_clips_from_moving_ones(tmp_path, stamps, write_video):
@@ -196,6 +198,8 @@ def test_folders_of_frames(tmp_path, stamps):
         pairs_P2 = index.pairs(clip, 0.6)
         np.testing.assert_array_equal(pairs_P2, [[k, k + 3] for k in range(9)])
         assert stamps.read_all(index.read(clip, pairs_P2[:, 1], 32)) == list(range(3, 12))
+    (tmp_path / "in/frames.json").write_text('{"fps": 10}')
+    assert {clip.fps for clip in index_of(tmp_path / "in", tmp_path / "out").clips} == {10}
     (tmp_path / "in/b/2/f3.png").write_bytes(b"broken")
     again = index_of(tmp_path / "in", tmp_path / "out")
     assert "f3.png" in again.facts["unreadable"]["b/2"]
