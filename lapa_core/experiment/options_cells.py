@@ -46,12 +46,13 @@ def option_cells(config: LaqOptionsConfig) -> Iterator[Cell]:
     for domain in config.domains:
         yield Cell(f"data/{domain}", run_data)
     if not config.steps:
-        for name in dict.fromkeys((REFERENCE, *names)):
+        for name in dict.fromkeys((REFERENCE, *(OPTIONS[n].price or n for n in names))):
             yield Cell(f"cost/{name}", run_cost, (f"data/{config.domains[0]}",))
     for seed in range(config.first_seed, config.first_seed + config.seeds):
         for domain in config.domains:
             for name in names:
-                costs = () if config.steps else (f"cost/{REFERENCE}", f"cost/{name}")
+                price = OPTIONS[name].price or name
+                costs = () if config.steps else (f"cost/{REFERENCE}", f"cost/{price}")
                 needs = (f"data/{domain}", *costs)
                 yield Cell(f"laq/{domain}/{name}/s{seed}", run_option, needs, seed=seed)
 
@@ -68,9 +69,13 @@ def option_key(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     key["probe_episodes"] = config.probe_episodes
     if kind == "data":
         return key
-    key["recipe"] = recipe_hash(option_recipe(config, rest[0] if kind == "cost" else rest[1]))
+    name = rest[0] if kind == "cost" else rest[1]
+    key["recipe"] = recipe_hash(option_recipe(config, name))
     if kind == "laq":
-        key["budget"] = f"{config.steps} steps" if config.steps else f"{config.seconds:g} s"
+        times = OPTIONS[name].times
+        key["budget"] = (
+            f"{times * config.steps:g} steps" if config.steps else f"{times * config.seconds:g} s"
+        )
     return key
 
 
@@ -164,11 +169,13 @@ def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
 
 def paid_steps(config: LaqOptionsConfig, name: str) -> int:
     """Return how many steps the budget pays for: its price beside the reference, whose own price is measured once."""
+    times = OPTIONS[name].times
     if config.steps:
-        return config.steps
-    own, reference = (_cost(config, which) for which in (name, REFERENCE))
+        return round(times * config.steps)
+    price = OPTIONS[name].price or name
+    own, reference = (_cost(config, which) for which in (price, REFERENCE))
     dearer = own["step_cpu_s"] / own["reference_step_cpu_s"]
-    return max(1, round(config.seconds / (dearer * reference["step_cpu_s"])))
+    return max(1, round(times * config.seconds / (dearer * reference["step_cpu_s"])))
 
 
 def _cost(config: LaqOptionsConfig, name: str) -> dict[str, float]:

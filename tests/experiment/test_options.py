@@ -35,14 +35,14 @@ def write_results(config, step_cpu_s=0.1, r2=(0.5, 0.7, 0.9)):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_builds_and_its_name_is_in_the_reference(name):
+def test_every_option_builds_and_has_a_price(name):
     recipe = option_recipe(LaqOptionsConfig(), name)
     assert sum(p.numel() for p in build_laq(recipe.model).parameters()) > 1000
-    assert name.split("_")[0] in ("default", "paper")
+    assert (OPTIONS[name].price or name) in OPTIONS
 
 
 def test_no_two_options_are_the_same_recipe():
-    hashes = [recipe_hash(option.recipe) for option in OPTIONS.values()]
+    hashes = [(recipe_hash(option.recipe), option.times) for option in OPTIONS.values()]
     assert len(set(hashes)) == len(hashes)
 
 
@@ -90,6 +90,7 @@ def test_steps_are_what_the_time_pays_for(tmp_path):
     assert paid_steps(config, "default") == 900
     assert paid_steps(config, "paper") == 450, "twice as dear"
     assert paid_steps(replace(config, steps=77), "paper") == 77
+    assert paid_steps(replace(config, steps=77), "patch8_x10") == 770
 
 
 def test_unknown_options_and_domains_are_refused():
