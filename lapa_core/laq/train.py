@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.action_head import ActionHead, latent_width
+from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.checkpoint import build_laq, describe
 from lapa_core.laq.objective import Labelled, LaqObjective
 from lapa_core.laq.presets import LAQ_TRAIN as PRESETS
@@ -39,8 +40,6 @@ __all__ = [
     "train",
 ]
 
-log = logging.getLogger(__name__)
-
 GRADIENT_CLIP = 0.5
 _NOT_SHAPING = {
     "out", "device", "compile", "parallel", "workers", "save_every", "log_every", "progress", "model",
@@ -62,13 +61,13 @@ def train(
 ) -> LaqTrained:
     """Run or resume training; `store` and `labelled` replace the data sets on disk (tests, experiments)."""
     parallel = Parallel(config.device, config.parallel)
-    rank, world, device = parallel.rank, parallel.world, parallel.device
     with parallel.leader_first():
         data = LaqData.load(config, store, labelled)
+    ranks = {"rank": parallel.rank, "world": parallel.world}
+    labelled_pairs = data.labelled_pairs(**ranks)
 
     torch.manual_seed(config.seed)
     model = build_laq(config.model).train()
-    labelled_pairs = data.labelled_pairs(rank=rank, world=world)
     objective = LaqObjective(
         model,
         _action_head(model, labelled_pairs),
@@ -79,6 +78,13 @@ def train(
     optimizer = adamw(
         objective, config.learning_rate, weight_decay=config.weight_decay, beta2=config.beta2
     )
+    augment = PairAugment(
+        shift_px=config.shift_px,
+        crop=config.crop,
+        light=config.light,
+        colour=config.colour,
+        **ranks,
+    )
     run = TrainingRun(
         config.out,
         {**_shaping(config), **data.identity()},
@@ -87,40 +93,35 @@ def train(
         progress=config.progress,
         leads=parallel.leads,
     )
-    augment = PairAugment(
-        shift_px=config.shift_px, crop=config.crop, light=config.light, colour=config.colour,
-        rank=rank, world=world,
-    )  # fmt: skip
     first_step = run.restore(objective, optimizer)
-    batches = data.pairs(rank=rank, world=world, first_step=first_step)
 
-    for step in run.steps(first_step, config.steps):
-        seed_step(config.seed, step)
-        model.set_step(seed=config.seed, step=step, rank=rank, world=world)
-        x0, x1 = images_of(batches.batch(step), device)
-        losses = module(
-            *augment(x0, x1), *augment(x0, x1), _labelled_batch(labelled_pairs, step, device)
-        )
-        set_learning_rate(optimizer, _rate(config, step))
-        optimizer.zero_grad()
-        losses["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), GRADIENT_CLIP)
-        optimizer.step()
+    with closing(data.pairs(**ranks, first_step=first_step)) as batches:
+        for step in run.steps(first_step, config.steps):
+            seed_step(config.seed, step)
+            model.set_step(seed=config.seed, step=step, **ranks)
+            x0, x1 = images_of(batches.batch(step), parallel.device)
+            known = _labelled_batch(labelled_pairs, step, parallel.device)
+            losses = module(*augment(x0, x1), *augment(x0, x1), known)
 
-        upkeep = model.after_step(step, config.steps)
-        if run.due(step):
-            metrics = {name: value.item() for name, value in losses.items()}
-            copy = F.mse_loss(x0, x1).item()
-            run.log(step, parallel.mean({**metrics, "copy_loss": copy, **upkeep}))
-        run.save(step, objective, optimizer)
+            set_learning_rate(optimizer, _rate(config, step))
+            optimizer.zero_grad()
+            losses["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), GRADIENT_CLIP)
+            optimizer.step()
 
-    batches.close()
+            upkeep = model.after_step(step, config.steps)
+            if run.due(step):  # reading a loss off waits for the device
+                metrics = {name: value.item() for name, value in losses.items()}
+                copy_loss = F.mse_loss(x0, x1).item()
+                run.log(step, parallel.mean({**metrics, "copy_loss": copy_loss, **upkeep}))
+            run.save(step, objective, optimizer)
+
     checkpoint = finish(config, objective, data, parallel, run, _shaping(config))
     run.close()
     return LaqTrained(checkpoint, run.history)
 
 
-def _action_head(model: Any, labelled_pairs: StorePairs | None) -> ActionHead | None:
+def _action_head(model: LatentActionModel, labelled_pairs: StorePairs | None) -> ActionHead | None:
     """Return a head with the statistics of all labelled pairs, if there are any."""
     if labelled_pairs is None or labelled_pairs.store.actions is None:
         return None
@@ -129,6 +130,7 @@ def _action_head(model: Any, labelled_pairs: StorePairs | None) -> ActionHead | 
 
 
 def _labelled_batch(pairs: StorePairs | None, step: int, device: torch.device) -> Labelled | None:
+    """Return this step's labelled pairs, if there are any."""
     if pairs is None:
         return None
     batch = pairs.batch(step)
