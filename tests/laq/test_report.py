@@ -137,7 +137,8 @@ def test_tasks_that_alternate_do_not_split_the_probe_by_task():
 def test_max_pairs_bounds_the_work_and_keeps_pairs_inside_episodes():
     store = toy_store(episodes=16)
     pairs = pairs_of_store(store, 0.4, max_pairs=20, seed=1)
-    assert len(pairs) == 20
+    assert len(pairs) == len(pairs.triplets_T3) == 20
+    assert (np.diff(pairs.triplets_T3, axis=1) == 2).all()
     assert pairs.available == len(store.valid_pairs(0.4))
     assert (np.diff(pairs.number_P2, axis=1) == 2).all()
     assert (pairs.number_P2 < 8).all()

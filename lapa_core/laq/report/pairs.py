@@ -19,7 +19,7 @@ from lapa_core.errors import DataError
 from lapa_core.laq.probe import motion
 
 MAX_TRIPLETS = 1000
-"""Triplets of past, present and future frame that are read at most."""
+"""Triplets of past, present and future frame that are read at most; never more than pairs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ def pairs_of_store(
         episode_P=episode_P + first_episode,
         names={int(episode): f"episode {episode}" for episode in shown},
         number_P2=pairs_P2 - store.episode_offsets[episode_P][:, None],
-        triplets_T3=_triplets(every_P2, rng),
+        triplets_T3=_triplets(every_P2, rng, min(MAX_TRIPLETS, len(pairs_P2))),
         motion_P7=None if store.actions is None else motion(store, pairs_P2),
         available=len(every_P2),
         gap_s=gap_s,
@@ -138,10 +138,11 @@ def pairs_of_index(
     number_P2 = np.concatenate([pairs_P2 for _, pairs_P2 in chosen])[drawn]
     frames, pairs_P2, triplets = [], np.zeros_like(number_P2), []
     held, places = 0, np.unique(clip_P)
+    most_triplets = min(MAX_TRIPLETS, len(drawn))
     for place in tqdm(places, desc="clips", disable=not progress):
         clip, every_P2 = chosen[place]
         mine = clip_P == place
-        threes_T3 = _triplets(every_P2, rng)[: -(-MAX_TRIPLETS // len(places))]
+        threes_T3 = _triplets(every_P2, rng, -(-most_triplets // len(places)))
         wanted = np.unique(np.concatenate([number_P2[mine].ravel(), threes_T3.ravel()]))
         frames.append(index.read(clip, wanted, image_px))
         pairs_P2[mine] = held + np.searchsorted(wanted, number_P2[mine])
@@ -153,7 +154,7 @@ def pairs_of_index(
         episode_P=np.array([chosen[place][0].number for place in clip_P]),
         names={chosen[place][0].number: _name(chosen[place][0]) for place in places},
         number_P2=number_P2,
-        triplets_T3=np.concatenate(triplets)[:MAX_TRIPLETS],
+        triplets_T3=np.concatenate(triplets)[:most_triplets],
         motion_P7=None,
         available=available,
         gap_s=gap_s,
@@ -164,9 +165,11 @@ def _name(clip: Clip) -> str:
     return f"clip {clip.number} ({clip.id})"
 
 
-def _triplets(pairs_P2: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Join pairs of which one ends where another begins, at most MAX_TRIPLETS of them."""
+def _triplets(
+    pairs_P2: NDArray[np.int64], rng: np.random.Generator, most: int
+) -> NDArray[np.int64]:
+    """Join pairs of which one ends where another begins, at most `most` of them."""
     later_of = dict(pairs_P2.tolist())
     chained = [(a, b, later_of[b]) for a, b in later_of.items() if b in later_of]
     triplets_T3 = np.array(chained, dtype=np.int64).reshape(-1, 3)
-    return triplets_T3[np.sort(rng.permutation(len(triplets_T3))[:MAX_TRIPLETS])]
+    return triplets_T3[np.sort(rng.permutation(len(triplets_T3))[:most])]
