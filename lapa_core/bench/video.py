@@ -2,8 +2,9 @@
 """`lapa bench video`: frame pairs per CPU second of three ways to read the same clips; one JSON object last.
 
 The limit decodes every frame of every clip once and resizes it, and does nothing else. A visit of our loader decodes
-a clip of L frames for K pairs, so `limit * K / L` is the most it could give. Since it resizes only the frames that
-its pairs need, which is less than the limit does, `share_of_same_work` holds it against a loop that does just that.
+L frames (a clip, or a window of a long one with the way to it) for K pairs; at the limit's rate that is `limit * K / L`
+pairs. Since a visit resizes only the frames that its pairs need, its share of that can exceed 1; `share_of_same_work`
+holds it against a loop that decodes and resizes just what visits do.
 CPU seconds of all processes are counted, not wall time, so that a shared machine does not blur it.
 """
 
@@ -94,17 +95,16 @@ def measure(config: BenchVideoConfig, index: ClipIndex) -> dict[str, float]:
         span_frames=config.options.span_frames,
         seed=0,
     )
-    frames = float(np.mean([len(clip) for clip in index.clips]))
-    most_frames = frames * len(index) / len(plan.windows_W3[0])
+    visit_frames = mean_visit_frames(plan)
     limit = decode_limit(config, index).per_cpu_s
     same_work = same_work_limit(config, plan).per_cpu_s
     ours = pool_rate(config, plan.corpora).per_cpu_s
     mapped = map_style_rate(config, index).per_cpu_s
     reading = labelling_rate(config, index).per_cpu_s
-    most = limit * config.options.pairs_per_visit / most_frames
+    most = limit * config.options.pairs_per_visit / visit_frames
     return {
         "decode_resize_frames_per_cpu_s": limit,
-        "frames_per_visit": most_frames,
+        "frames_per_visit": visit_frames,
         "limit_pairs_per_cpu_s": most,
         "same_work_pairs_per_cpu_s": same_work,
         "ours_pairs_per_cpu_s": ours,
@@ -115,6 +115,18 @@ def measure(config: BenchVideoConfig, index: ClipIndex) -> dict[str, float]:
         "labelling_frames_per_cpu_s": reading,
         "labelling_share_of_limit": reading / limit,
     }
+
+
+def mean_visit_frames(plan: VisitPlan) -> float:
+    """Return L: how many frames lie from the key frame before a window to the later frame of its last pair."""
+    corpus, lengths = plan.corpora[0], []
+    for place, start, stop in plan.windows_W3[0].tolist():
+        clip = corpus.index.clips[place]
+        pairs_P2 = corpus.index.pairs(clip, corpus.gap_s)[start:stop]
+        before = np.searchsorted(clip.keyframes, pairs_P2[0, 0], side="right") - 1
+        first = int(clip.keyframes[before]) if before >= 0 else int(pairs_P2[0, 0])
+        lengths.append(int(pairs_P2[-1, 1]) - first + 1)
+    return float(np.mean(lengths))
 
 
 def decode_limit(config: BenchVideoConfig, index: ClipIndex) -> Rate:

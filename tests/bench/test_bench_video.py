@@ -9,9 +9,11 @@ import pytest
 from lapa_core import cli
 from lapa_core.bench.clips import HEIGHT_PX, RATE_HZ, WIDTH_PX, make_clips
 from lapa_core.bench.map_style import RandomPairs, make_loader
-from lapa_core.bench.video import BenchVideoConfig
+from lapa_core.bench.video import BenchVideoConfig, mean_visit_frames
 from lapa_core.data.index import IndexConfig, build_index
+from lapa_core.data.mixture import Corpus
 from lapa_core.data.video import decode_frames, read_packets
+from lapa_core.data.visits import VisitPlan
 from lapa_core.errors import DataError
 
 
@@ -66,6 +68,18 @@ def test_map_style_loader_reads_the_right_frames(tmp_path):
             np.testing.assert_array_equal(found.numpy(), right)
     first, _ = next(iter(make_loader(pairs, batch_size=5, workers=0)))
     assert first.shape == (5, 32, 32, 3)
+
+
+def test_frames_of_a_visit_include_the_way_to_it(tmp_path):
+    """24 frames of one group at 12 Hz: the second window of 10 pairs begins at frame 9 and is reached from frame 0."""
+    make_clips(tmp_path / "in", clips=1, frames=24)
+    index = build_index(
+        IndexConfig(data=tmp_path / "in", out=tmp_path / "out", workers=1, progress=False)
+    )
+    corpus = Corpus(index=index, gap_s=0.5)
+    plan = VisitPlan([corpus], pairs_per_visit=2, span_frames=10, seed=0)
+    assert plan.windows_W3[0].tolist() == [[0, 0, 9], [0, 9, 18]]
+    assert mean_visit_frames(plan) == np.mean([8 + 6 + 1, 23 + 1])
 
 
 def test_nothing_to_measure_is_refused():
