@@ -18,7 +18,9 @@ from lapa_core.errors import DataError
 from lapa_core.laq.quantise import Quantiser
 from lapa_core.train.augment import to_float
 
-_CHUNK = 256
+_CHUNK_PIXELS = 2**21
+"""Pixels of the frames that are encoded at once: 32 frames of 256 px."""
+_MOST_FRAMES = 256
 
 
 class LatentActions(NamedTuple):
@@ -107,13 +109,9 @@ class LatentActionModel(nn.Module, ABC):
             )
         was_training = self.training
         self.eval()
-        chunks = range(0, len(frames_t_BSSC), _CHUNK)
         parts = [
-            self.encode_pair(
-                self._image(frames_t_BSSC[i : i + _CHUNK]),
-                self._image(frames_tH_BSSC[i : i + _CHUNK]),
-            )
-            for i in chunks
+            self.encode_pair(self._image(frames_t_BSSC[chunk]), self._image(frames_tH_BSSC[chunk]))
+            for chunk in self._chunks(len(frames_t_BSSC))
         ]
         self.train(was_training)
         codes, vectors = zip(*parts, strict=True)
@@ -141,11 +139,12 @@ class LatentActionModel(nn.Module, ABC):
         was_training = self.training
         self.eval()
         codes = torch.from_numpy(codes_BK.astype(np.int64)).to(self._device)
-        image_BCSS = self.render(self._image(frames_t_BSSC), codes)
+        images = [
+            _to_bytes(self.render(self._image(frames_t_BSSC[chunk]), codes[chunk]))
+            for chunk in self._chunks(len(codes))
+        ]
         self.train(was_training)
-        return (
-            (image_BCSS.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        )
+        return np.concatenate(images)
 
     @property
     def _device(self) -> torch.device:
@@ -153,6 +152,10 @@ class LatentActionModel(nn.Module, ABC):
 
     def _image(self, frames_BSSC: NDArray[np.uint8]) -> Tensor:
         return to_float(torch.from_numpy(np.ascontiguousarray(frames_BSSC)).to(self._device))
+
+    def _chunks(self, frames: int) -> list[slice]:
+        size = min(_MOST_FRAMES, max(1, _CHUNK_PIXELS // self.image_px**2))
+        return [slice(i, i + size) for i in range(0, max(1, frames), size)]
 
     def _check(self, frames_BSSC: NDArray[np.uint8]) -> None:
         side = self.image_px
@@ -165,3 +168,8 @@ class LatentActionModel(nn.Module, ABC):
                 f"frames are {frames_BSSC.dtype} of shape {frames_BSSC.shape}; this model takes uint8 "
                 f"(B, {side}, {side}, 3): load the data at image_px={side}"
             )
+
+
+def _to_bytes(image_BCSS: Tensor) -> NDArray[np.uint8]:
+    image_BCSS = (image_BCSS.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return image_BCSS.permute(0, 2, 3, 1).cpu().numpy()

@@ -73,6 +73,17 @@ def test_every_assignment_is_counted_and_saved():
     assert state["counts.joint_J"].nonzero()[:, 0].tolist() == [1, 4], "tuples (0, 1) and (1, 1)"
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_labelling_in_the_midst_of_training_leaves_no_trace(name):
+    torch.manual_seed(0)
+    quantiser = build_quantiser(name, codes=8, dim=6, tokens=2)
+    x = torch.randn(16, 2, 6)
+    before = {key: value.clone() for key, value in quantiser.named_buffers()}
+    codes = quantiser.assign(x)
+    assert all(torch.equal(value, before[key]) for key, value in quantiser.named_buffers())
+    assert torch.equal(codes, quantiser.eval()(x).codes_BK)
+
+
 def test_more_tuples_than_cells_share_them_evenly():
     counts = UsageCounts(tokens=12, codes=8)
     assert len(counts.joint_J) == JOINT_CELLS
