@@ -100,15 +100,21 @@ def list_items(
         motion: measure motion when scanning.
 
     Raises:
-        DataError: no data set, or its metadata is damaged.
+        DataError: no data set, its metadata is damaged, or it has no use for an argument.
     """
     tfds = find_rlds(root)
     if tfds is not None and not (root / fmt.INFO_PATH).is_file():
+        _refuse("an RLDS data set", instructions=instructions)
         return _rlds_items(root, RldsSet(tfds, camera=camera, fps=fps), motion)
     source = open_source(root, camera=camera, fps=fps)
     if isinstance(source, LeRobotSource):
+        _refuse("a LeRobot data set", instructions=instructions, fps=fps)
         return _lerobot_items(root, source, motion)
     paths, kind = _plain_paths(source)
+    if kind != "frames":
+        _refuse(f"a folder of {kind} files", fps=fps)
+    if kind != "mcap":
+        _refuse(f"a folder of {kind}", camera=camera)
     names = [path.relative_to(root).as_posix() for path in paths]
     texts = read_instructions(root, set(names), instructions)
     rates = [read_rate(root, path, fps) if kind == "frames" else None for path in paths]
@@ -118,6 +124,15 @@ def list_items(
         )
         for name, rate in zip(names, rates, strict=True)
     ]  # fmt: skip
+
+
+def _refuse(what: str, **given: object) -> None:
+    """Refuse arguments that would not change anything."""
+    unused = {name: value for name, value in given.items() if value is not None}
+    if unused:
+        raise DataError(
+            f"{' and '.join(unused)} given, but {what} says that itself or has none; leave it out"
+        )
 
 
 def _plain_paths(source: EpisodeSource) -> tuple[list[Path], str]:

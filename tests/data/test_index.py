@@ -279,6 +279,16 @@ def test_recordings_need_no_actions(tmp_path, plan, stamps):
     assert stamps.read_all(index.read(clip, pairs_P2[3:6, 1], 64)) == [8, 9, 10]
 
 
+def test_arguments_without_effect_are_refused(tmp_path, stamps, write_video, make_set):
+    videos = make_videos(tmp_path / "in", stamps, write_video, 1)
+    for data, option in [
+        (videos, {"fps": 5}), (videos, {"camera": "front"}), (make_set(), {"fps": 5}),
+        (make_set("other"), {"instructions": tmp_path / "texts.jsonl"}),
+    ]:  # fmt: skip
+        with pytest.raises(DataError, match=f"{next(iter(option))} given, but"):
+            index_of(data, tmp_path / "out", **option)
+
+
 def test_index_is_loaded_strictly(tmp_path, stamps, write_video):
     folder = make_videos(tmp_path / "in", stamps, write_video, 2)
     out = tmp_path / "out"
