@@ -77,6 +77,13 @@ def test_random_codes_are_near_zero_and_the_verdict_says_so(tmp_path):
     assert "<strong>Not usable</strong>" in written.page.read_text()
 
 
+def test_a_probe_that_finds_nothing_anywhere_says_so(tmp_path):
+    store = toy_store(episodes=8)
+    store.actions[:, :2] = np.random.default_rng(0).normal(size=(len(store), 2))
+    left_out = report_on(tmp_path, DotModel("true"), store).report.left_out
+    assert left_out[0].startswith("A firm word on the actions")
+
+
 def test_a_collapse_is_named(tmp_path):
     written = report_on(tmp_path, DotModel("collapsed"))
     assert written.report.verdict.level == "not usable"
@@ -230,13 +237,16 @@ def test_the_page_fits_a_phone_and_a_desktop_in_a_real_browser(good, tmp_path, w
         "document.querySelector('iframe').onload = (event) => {"
         "  const page = event.target.contentDocument, root = page.documentElement, out = document.body.dataset;"
         "  out.width = root.scrollWidth; out.height = root.scrollHeight;"
+        "  const right = (element) => element.getBoundingClientRect().right;"
+        "  out.over = [...page.querySelectorAll('.card *')]"
+        "    .filter((e) => right(e) > right(e.closest('.card')) + 0.5).length;"
         "  out.broken = [...page.images].filter((i) => !i.naturalWidth).length; }</script></body>"
     )
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"]
     command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--hide-scrollbars", "--dump-dom", frame.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    found = dict(re.findall(r'data-(width|height|broken)="(\d+)"', shown))
+    found = dict(re.findall(r'data-(width|height|broken|over)="(\d+)"', shown))
     assert int(found["width"]) <= width
     assert int(found["height"]) > 2000
-    assert found["broken"] == "0"
+    assert found["broken"] == found["over"] == "0"

@@ -111,27 +111,12 @@ def information_chart(actions: ActionFigures) -> str:
     """Draw the mutual information beside its null."""
     null = np.array(actions.nmi_null)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 2.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 2.5), layout="constrained")
         axes = figure.subplots()
         end = 1.05 * max(actions.nmi, null.max(), 0.1)
-        axes.hist(null, bins=np.linspace(0, end, 60).tolist(), color=SECOND)
-        axes.axvline(actions.nmi, color=ACCENT, linewidth=2.5)
-        left_half = actions.nmi < end / 2
-        axes.annotate(
-            "these codes",
-            (actions.nmi, 0.86),
-            xycoords=("data", "axes fraction"),
-            xytext=(6 if left_half else -6, 0),
-            textcoords="offset points",
-            ha="left" if left_half else "right",
-        )
-        axes.annotate(
-            "codes and motions\nre-paired at random" if not left_half else "",
-            (float(null.mean()), 0.6),
-            xycoords=("data", "axes fraction"),
-            xytext=(14, 0),
-            textcoords="offset points",
-        )
+        axes.hist(null, np.linspace(0, end, 60).tolist(), color=SECOND, label="at random")
+        axes.axvline(actions.nmi, color=ACCENT, linewidth=2.5, label="these codes")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
         axes.set(xlabel="normalised mutual information", ylabel="re-pairings", xlim=(0, end))
         return _svg(figure, "information")
 

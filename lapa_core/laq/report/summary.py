@@ -14,6 +14,8 @@ from lapa_core.laq.report.pairs import ReportPairs
 from lapa_core.laq.report.pictures import PictureFigures, picture_figures
 from lapa_core.laq.report.verdict import Verdict, judge
 
+NOTHING_FOUND = 0.05
+"""R2 below which nothing can be predicted; choice of this project."""
 NO_PICTURES = "Pictures: this model reconstructs features, not pixels, so there is nothing to compare or to show."
 NO_ACTIONS = (
     "Actions: the data have none (an index never has: give the data set itself), so whether the codes are actions was "
@@ -60,6 +62,12 @@ def summarise(
             permutations=permutations,
             seed=seed,
         )
+        if max(actions.r2.values()) < NOTHING_FOUND:
+            left_out.append(
+                f"A firm word on the actions: the probe predicts them from nothing, not even from the pixels. "
+                f"{len(pairs)} pairs from {len(pairs.names)} episodes are too few, or the actions do not show in "
+                "these frames; so a bad score here says little about the codes."
+            )
         if actions.constant:
             left_out.append(
                 f"Action dimensions that do not vary here: {', '.join(actions.constant)}."
