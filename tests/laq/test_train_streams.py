@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training from an index of clips and from a mixture: the same loop, the same resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from lapa_core.data.index import IndexConfig
+from lapa_core.data.index import main as make_index
+from lapa_core.errors import CheckpointError, ContractError
+from lapa_core.laq.checkpoint import load_laq
+from lapa_core.laq.train import train
+from lapa_core.laq.train_config import LaqTrainConfig
+from tests.toy import TOY_PATCH, toy_store
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with videos, their index, and a mixture of it with itself at another gap."""
+    root = tmp_path_factory.mktemp("streams")
+    store = toy_store(episodes=6)
+    (root / "videos").mkdir()
+    for episode in range(store.num_episodes):
+        with av.open(str(root / "videos" / f"{episode}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(5))
+            stream.height = stream.width = 32
+            stream.pix_fmt = "yuv420p"
+            for frame in store.frames[store.episode_offsets[episode] :][:8]:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+    make_index(IndexConfig(data=root / "videos", out=root / "index", progress=False))
+    corpora = [{"data": "index", "gap_s": gap} for gap in (0.2, 0.6)]
+    (root / "mixture.yaml").write_text(json.dumps({"corpora": corpora}))
+    return root
+
+
+def recipe(folder: Path, name: str, out: Path) -> LaqTrainConfig:
+    return LaqTrainConfig(
+        data=folder / name, model=TOY_PATCH, gap_s=0.4, steps=4, batch_size=8, save_every=2, log_every=1,
+        workers=0, progress=False, out=out,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["index", "mixture.yaml"])
+def test_a_stream_trains_and_a_resumed_run_sees_the_same_pairs(folder, tmp_path, monkeypatch, name):
+    from lapa_core.train import run as run_module
+
+    straight = train(recipe(folder, name, tmp_path / "straight"))
+
+    class Interrupted(Exception):
+        pass
+
+    save = run_module.TrainingRun.save
+
+    def save_then_die(self, step, *rest):
+        save(self, step, *rest)
+        if step == 1:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.TrainingRun, "save", save_then_die)
+        with pytest.raises(Interrupted):
+            train(recipe(folder, name, tmp_path / "resumed"))
+    resumed = train(recipe(folder, name, tmp_path / "resumed"))
+    assert [row for row in straight.history if row[0] >= 2] == resumed.history
+    one, other = (load_laq(run.checkpoint)[0].state_dict() for run in (straight, resumed))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_changed_mixture_is_not_resumed(folder, tmp_path):
+    path = folder / "other.yaml"
+    path.write_text((folder / "mixture.yaml").read_text())
+    train(recipe(folder, "other.yaml", tmp_path))
+    path.write_text(path.read_text().replace("0.6", "0.4"))
+    with pytest.raises(CheckpointError, match="stream_sha256"):
+        train(recipe(folder, "other.yaml", tmp_path))
+
+
+def test_options_that_a_stream_does_not_have_are_refused(folder, tmp_path):
+    with pytest.raises(ContractError, match="max_episodes"):
+        train(replace(recipe(folder, "index", tmp_path), max_episodes=3))
