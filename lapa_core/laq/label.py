@@ -58,22 +58,28 @@ def label(config: LaqLabelConfig, store: FrameStore | None = None) -> Path:
     made_by = load_config(config.checkpoint, KIND)["weights_sha256"]
     folder = config.out or config.data.with_name(f"{config.data.name}.latents") / made_by[:12]
     if store is not None or config.data.suffix not in SUFFIXES:
-        _label_one(config, folder, store, scan=False)
+        _label_one(config, folder, made_by, store)
         return folder
     if config.gap_s is not None:
         raise DataError(f"the corpora of {config.data} have their own gaps; leave gap_s away")
     for number, corpus in enumerate(load_mixture(config.data)):
         one = replace(config, data=corpus.data, gap_s=corpus.gap_s)
-        _label_one(one, folder / f"{number:02d}_{corpus.data.name}", None, scan=True)
+        _label_one(one, folder / f"{number:02d}_{corpus.data.name}", made_by, scan=True)
     return folder
 
 
 def _label_one(
-    config: LaqLabelConfig, folder: Path, store: FrameStore | None, *, scan: bool
+    config: LaqLabelConfig,
+    folder: Path,
+    made_by: str,
+    store: FrameStore | None = None,
+    *,
+    scan: bool = False,
 ) -> None:
     inputs = Inputs(
         data=config.data.absolute(),
         checkpoint=config.checkpoint.absolute(),
+        checkpoint_hash=made_by,
         max_episodes=config.max_episodes,
         device=config.device,
         scan=scan,
@@ -90,8 +96,10 @@ def _label_one(
     work: Callable[[Shard], bytes] = ShardWork(inputs=inputs, facts=facts)
     if store is not None:
         work = partial(make_shard, source=source, model=opened.model, facts=facts)
-    _write(config, folder, facts, plan, work)
-    open_once.cache_clear()
+    try:
+        _write(config, folder, facts, plan, work)
+    finally:
+        open_once.cache_clear()
     warn_if_collapsed(code_usage(LatentLabels.load(folder).codes_PK, len(facts.centres)))
 
 

@@ -52,6 +52,8 @@ class Inputs:
     """Data set."""
     checkpoint: Path
     """Directory of the model."""
+    checkpoint_hash: str
+    """SHA-256 of its weights: a model that was trained anew is opened anew."""
     max_episodes: int
     """Use only the first clips; 0 uses all."""
     device: str
