@@ -54,7 +54,8 @@ def test_mean_and_standard_error_over_seeds():
 
 def test_tables_hold_the_figures():
     score = {"rate": 0.5, "episodes": 2, "successes": 1, "standard_error": 0.35}
-    figures = {"overall": score, "families": {"point": score}}
+    greedy = {**score, "rate": 0.25}
+    figures = {"overall": score, "families": {"point": score}, "greedy": {"overall": greedy}}
     rows = [
         {
             "cell": f"finetune/default/lapa/50/s{seed}",
@@ -65,7 +66,8 @@ def test_tables_hold_the_figures():
         for seed in range(3)
     ]
     text = summarise(rows)
-    assert "| x | default | lapa | head | 50.0 +- 0.0 (3) |" in text
+    assert "| x | default | lapa | head, sampled | 50.0 +- 0.0 (3) |" in text
+    assert "| x | default | lapa | head, greedy | 25.0 +- 0.0 (3) |" in text
 
 
 @pytest.mark.slow
