@@ -35,6 +35,8 @@ class EvalConfig:
     """Seed of the first scene; episode i has seed + i. Collection uses seeds far below."""
     domain: str = "default"
     """Appearance of the scene."""
+    temperature: float | None = None
+    """Of the sampling of bins, 0 for the likeliest; none takes the checkpoint's own."""
     max_steps: int = 60
     """Control steps before a rollout counts as failed."""
     out: Path | None = None
@@ -125,7 +127,7 @@ def evaluate(config: EvalConfig) -> EvalReport:
     from lapa_core.sim.instructions import FAMILIES
 
     torch.set_num_threads(1)
-    policy = Policy.load(config.checkpoint, config.device)
+    policy = Policy.load(config.checkpoint, config.device, temperature=config.temperature)
     env = gymnasium.make(
         "lapa/Tabletop-v0",
         domain=config.domain,
@@ -149,6 +151,7 @@ def main(config: EvalConfig) -> None:
     facts = {
         "checkpoint": str(config.checkpoint or "shipped"),
         "seed": config.seed,
+        "temperature": config.temperature,
         "domain": config.domain,
     }
     text = json.dumps({**facts, **asdict(report)})

@@ -58,11 +58,26 @@ class Policy:
         self.config = config
 
     @classmethod
-    def load(cls, directory: str | Path | None = None, device: str = "cpu") -> Policy:
+    def load(
+        cls,
+        directory: str | Path | None = None,
+        device: str = "cpu",
+        *,
+        temperature: float | None = None,
+        seed: int = 0,
+    ) -> Policy:
         """Rebuild a policy from a checkpoint folder; without one, the policy that ships with the package.
+
+        Args:
+            directory: checkpoint.
+            device: torch device.
+            temperature: of the sampling of bins (or codes, with a code table); 0 takes the likeliest. None
+                takes the checkpoint's own, with which it was evaluated.
+            seed: of the sampling; the same calls in the same order give the same decisions.
 
         Raises:
             CheckpointError: missing, damaged, or not a policy.
+            ContractError: a temperature that is negative or not finite.
         """
         directory = DEFAULT_CHECKPOINT if directory is None else Path(directory)
         config = load_config(directory, kind="policy")
@@ -72,7 +87,8 @@ class Policy:
             )
         from lapa_core.vla.engine import load_engine  # torch comes with it
 
-        return cls(load_engine(directory, device), config)
+        engine = load_engine(directory, device, temperature=temperature, seed=seed)
+        return cls(engine, config)
 
     def act(self, frame_HWC: NDArray[np.uint8], instruction: str) -> PolicyStep:
         """Decide on one delta.

@@ -204,16 +204,16 @@ def label_store(config: ExperimentConfig) -> FrameStore:
 
 
 def _rollouts(config: ExperimentConfig, cell: Cell, domain: str) -> dict[str, Any]:
-    report = evaluate(
-        EvalConfig(
-            checkpoint=_at(config, cell.name) / "checkpoint",
-            episodes=config.rollouts,
-            seed=config.rollout_seed,
-            domain=domain,
-            progress=False,
-        )
+    """Roll the cell's policy out as it samples by itself, and greedily."""
+    recipe = EvalConfig(
+        checkpoint=_at(config, cell.name) / "checkpoint",
+        episodes=config.rollouts,
+        seed=config.rollout_seed,
+        domain=domain,
+        progress=False,
     )
-    return asdict(report)
+    greedy = asdict(evaluate(replace(recipe, temperature=0.0)))
+    return {**asdict(evaluate(recipe)), "greedy": greedy}
 
 
 def _at(config: ExperimentConfig, name: str) -> Path:

@@ -106,7 +106,10 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
             decoder = "head" if kind == "finetune" else "table"
-            groups[row["key"]["labels"], rest[0], rest[1], decoder][row["labels"]].append(row)
+            name = (row["key"]["labels"], rest[0], rest[1])
+            groups[(*name, f"{decoder}, sampled")][row["labels"]].append(row)
+            greedy = {**row, "figures": row["figures"]["greedy"]}
+            groups[(*name, f"{decoder}, greedy")][row["labels"]].append(greedy)
     counts = sorted({count for group in groups.values() for count in group})
     body = [
         [

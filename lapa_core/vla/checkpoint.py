@@ -83,11 +83,12 @@ def load_vla(directory: str | Path, kind: str | None = None, device: str = "cpu"
     return LoadedVla(model.to(device).eval(), vocabulary, trunk, config, tensors.get("table_QA"))
 
 
-def policy_facts(contract: str, bins: ActionBins) -> dict[str, Any]:
+def policy_facts(contract: str, bins: ActionBins, temperature: float) -> dict[str, Any]:
     """Return what `Policy.load` asks of a policy's config beside the model."""
     robot = load_contract(contract)
     return {
         "bins": bins.to_dict(),
+        "temperature": temperature,
         "contract": robot.name,
         "contract_hash": robot.hash,
         "control_rate_hz": robot.control_rate_hz,

@@ -128,6 +128,8 @@ class FinetuneConfig:
     """Share of the labelled episodes kept out to choose the best step (early stopping); 0 keeps the last step."""
     seed: int = 0
     """Seed of the head, order, augmentation and dropout (of everything without `init`)."""
+    temperature: float = 1.0
+    """Of the sampling with which the policy is meant to be used; 1 is the authors' release, 0 the likeliest."""
     contract: str = "wx250s_sim"
     """Robot contract whose hash and control rate the policy carries."""
     device: str = "cpu"
@@ -164,6 +166,8 @@ class TableConfig:
     """Seed of the draw, as in finetuning."""
     max_bins: int = 32
     """Most quantile bins of a dimension: the table's actions are rounded to bin centres like a head's."""
+    temperature: float = 1.0
+    """Of the sampling with which the policy is meant to be used; 1 is the authors' release, 0 the likeliest."""
     contract: str = "wx250s_sim"
     """Robot contract whose hash and control rate the policy carries."""
     device: str = "cpu"

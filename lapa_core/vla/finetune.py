@@ -173,7 +173,10 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         run.save(step, model, optimizer)
 
     best.take(model)
-    facts = {**policy_facts(config.contract, bins), "training": _settings(config)}
+    facts = {
+        **policy_facts(config.contract, bins, config.temperature),
+        "training": _settings(config),
+    }
     facts["instructions"] = sorted(set(store.instructions))[:100]
     checkpoint = save_vla(config.out / "checkpoint", POLICY, model, trunk, vocabulary, **facts)
     run.close()

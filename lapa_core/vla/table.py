@@ -70,7 +70,7 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
         for k, v in asdict(config).items()
         if k not in ("out", "device")
     }
-    facts = {**policy_facts(config.contract, bins), "training": settings}
+    facts = {**policy_facts(config.contract, bins, config.temperature), "training": settings}
     facts["instructions"] = sorted(set(store.instructions))[:100]
     return save_vla(
         config.out / "checkpoint",
