@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target sets up what it needs first; a second call finds that done and starts at once.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format setup lock clean
+.PHONY: help demo test check gpu format setup lock clean
 
 bin := .venv/bin
 # The version of Python to set up with; any of 3.10 to 3.12, for example `make test PYTHON=python3.12`.
@@ -21,6 +21,12 @@ check: setup  ## formatting, lint, types, fast tests: what pre-commit and CI run
 	$(bin)/ruff check .
 	$(bin)/mypy
 	$(bin)/python -m pytest -q -m "not ros and not slow"
+
+gpu: setup  ## the figures that want a GPU, into outputs/gpu/: LAQ training and labelling at paper size, loaders
+	@mkdir -p outputs/gpu && nvidia-smi | tee outputs/gpu/device.txt
+	$(bin)/lapa bench laq --device cuda --preset paper | tee outputs/gpu/laq_paper.txt
+	$(bin)/lapa bench laq --device cuda --preset paper_release | tee outputs/gpu/laq_paper_release.txt
+	$(bin)/lapa bench video | tee outputs/gpu/video.txt
 
 format: setup  ## rewrite the sources in the project's format
 	$(bin)/ruff format .
