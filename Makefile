@@ -23,10 +23,12 @@ check: setup  ## formatting, lint, types, fast tests: what pre-commit and CI run
 	$(bin)/python -m pytest -q -m "not ros and not slow"
 
 gpu: setup  ## the figures that want a GPU, into outputs/gpu/: LAQ training and labelling at paper size, loaders
-	@mkdir -p outputs/gpu && nvidia-smi | tee outputs/gpu/device.txt
-	$(bin)/lapa bench laq --device cuda --preset paper | tee outputs/gpu/laq_paper.txt
-	$(bin)/lapa bench laq --device cuda --preset paper_release | tee outputs/gpu/laq_paper_release.txt
-	$(bin)/lapa bench video | tee outputs/gpu/video.txt
+	@mkdir -p outputs/gpu
+	nvidia-smi > outputs/gpu/device.txt
+	$(bin)/lapa bench laq --device cuda --preset paper > outputs/gpu/laq_paper.txt
+	$(bin)/lapa bench laq --device cuda --preset paper_release > outputs/gpu/laq_paper_release.txt
+	$(bin)/lapa bench video > outputs/gpu/video.txt
+	@tail -n 1 outputs/gpu/*.txt
 
 format: setup  ## rewrite the sources in the project's format
 	$(bin)/ruff format .
