@@ -186,6 +186,10 @@ def run(verb: Verb, arguments: list[str]) -> None:
             for name, preset in presets.items()
         }
         config = tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
+    if getattr(config, "device", "cpu") != "cpu" and not getattr(config, "ray", ""):
+        from lapa_core.train.device import check_device
+
+        check_device(config.device)
     module.main(config)
 
 

@@ -48,3 +48,10 @@ def test_an_error_is_one_line_and_a_status(capsys):
         cli.main(["data", "info", "--path", "no/such/folder"])
     assert stop.value.code != 0
     assert "Traceback" not in str(stop.value.code) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cudda", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_said_in_words(device):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["eval", "--device", device])
+    assert f"device is '{device}'" in str(stop.value.code)
