@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -97,6 +97,7 @@ def open_pairs(
     world: int = 1,
     first_step: int = 0,
     workers: int = 2,
+    max_clips: int = 0,
     options: PoolOptions | None = None,
 ) -> PairStream:
     """Open an index, a data folder or a mixture file as batches of pairs.
@@ -113,14 +114,20 @@ def open_pairs(
         world: number of parts.
         first_step: step that is asked for first.
         workers: decoding processes of this rank; 0 decodes in this one. Batches do not depend on it.
+        max_clips: use only the first clips of each corpus; 0 uses all.
         options: how often clips are used, and how many are kept.
 
     Raises:
         DataError: no such data, no pair so far apart, or a pool larger than the memory.
         ContractError: the batch cannot be shared evenly.
     """
+    corpora = open_corpora(path, gap_s, gap_range_s)
+    if max_clips:
+        corpora = [
+            replace(c, index=replace(c.index, clips=c.index.clips[:max_clips])) for c in corpora
+        ]
     return PairStream(
-        open_corpora(path, gap_s, gap_range_s), image_px=image_px, batch_size=batch_size, seed=seed, rank=rank,
+        corpora, image_px=image_px, batch_size=batch_size, seed=seed, rank=rank,
         world=world, first_step=first_step, workers=workers, options=options or PoolOptions(),
     )  # fmt: skip
 

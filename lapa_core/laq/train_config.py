@@ -57,7 +57,7 @@ class LaqTrainConfig:
     action_weight: float = 0.05
     """Weight of the head's mean squared error, in units of the actions' standard deviations."""
     max_episodes: int = 0
-    """Use only the first episodes; 0 uses all. Not for an index or a mixture."""
+    """Use only the first episodes, or clips of each corpus; 0 uses all."""
     seed: int = 0
     """Seed of weights, order, augmentation and noise."""
     device: str = "cpu"
@@ -92,7 +92,15 @@ class LaqTrainConfig:
                 f"steps {self.steps}, batch_size {self.batch_size} and labelled_batch_size "
                 f"{self.labelled_batch_size} must be at least 1, 2 and 1"
             )
-        for name in ("shift_px", "light", "colour", "action_weight", "weight_decay", "workers"):
+        for name in (
+            "max_episodes",
+            "shift_px",
+            "light",
+            "colour",
+            "action_weight",
+            "weight_decay",
+            "workers",
+        ):
             if (value := getattr(self, name)) < 0:
                 raise ContractError(f"{name} is {value}; it cannot be negative")
         for name in ("crop", "light", "colour", "beta2"):

@@ -53,13 +53,7 @@ class LaqData:
             ContractError: options that this kind of data does not have, or labelled episodes without `labelled`.
             DataError: the labelled data set has no actions.
         """
-        if store is None and is_stream(config.data):
-            if config.max_episodes:
-                raise ContractError(
-                    f"{config.data} is read as a stream of clips, which has no max_episodes; give a data set "
-                    "folder, or --max-episodes 0"
-                )
-        else:
+        if store is not None or not is_stream(config.data):
             store = store or FrameStore.load(
                 config.data, config.model.image_px, progress=config.progress
             )
@@ -130,6 +124,7 @@ class LaqData:
             world=world,
             first_step=first_step,
             workers=config.workers,
+            max_clips=config.max_episodes,
         )
 
 

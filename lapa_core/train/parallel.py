@@ -77,6 +77,8 @@ class Parallel:
         if self.strategy == "fsdp2":
             return _shard(objective, compiled)
         if compiled:
+            # Dynamo cuts the graph at DDP's buckets, which it cannot do where the graph is declared static.
+            torch._dynamo.config.optimize_ddp = False
             objective.compile(dynamic=False)
         return self._accelerator.prepare_model(objective)
 

@@ -84,6 +84,8 @@ def test_a_changed_mixture_is_not_resumed(folder, tmp_path):
         train(recipe(folder, "other.yaml", tmp_path))
 
 
-def test_options_that_a_stream_does_not_have_are_refused(folder, tmp_path):
+def test_a_stream_can_be_cut_to_its_first_clips(folder, tmp_path):
     with pytest.raises(ContractError, match="max_episodes"):
-        train(replace(recipe(folder, "index", tmp_path), max_episodes=3))
+        replace(recipe(folder, "index", tmp_path), max_episodes=-1)
+    few = train(replace(recipe(folder, "index", tmp_path / "few"), max_episodes=1)).history
+    assert few != train(recipe(folder, "index", tmp_path / "all")).history
