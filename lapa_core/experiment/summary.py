@@ -107,9 +107,10 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
         if kind in ("finetune", "table"):
             decoder = "head" if kind == "finetune" else "table"
             name = (row["key"]["labels"], rest[0], rest[1])
-            groups[(*name, f"{decoder}, sampled")][row["labels"]].append(row)
             greedy = {**row, "figures": row["figures"]["greedy"]}
-            groups[(*name, f"{decoder}, greedy")][row["labels"]].append(greedy)
+            for way, figures in (("sampled", row), ("greedy", greedy)):
+                key = (*name, f"{decoder}, {way}")
+                groups[key][row["labels"]].append(figures)
     counts = sorted({count for group in groups.values() for count in group})
     body = [
         [
