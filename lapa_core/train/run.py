@@ -103,6 +103,9 @@ class TrainingRun:
         model.load_state_dict(
             {k: divided_like(v, like[k]) if k in like else v for k, v in weights.items()}
         )
+        for name, buffer in _unsaved_buffers(model).items():
+            if (kept := tensors.get(f"buffer.{name}")) is not None:
+                buffer.copy_(kept)
         _load_optimizer(model, optimizer, tensors)
         step = int(config["step"])
         if self.leads:
@@ -142,6 +145,7 @@ class TrainingRun:
         done = step + 1
         if self.save_every and (done % self.save_every == 0 or step == self._last_step):
             tensors = {f"model.{k}": whole(v) for k, v in model.state_dict().items()}
+            tensors.update({f"buffer.{k}": whole(v) for k, v in _unsaved_buffers(model).items()})
             tensors.update(_optimizer_tensors(model, optimizer))
             if not self.leads:
                 return
@@ -164,6 +168,12 @@ class TrainingRun:
                 line for line in path.read_text().splitlines() if json.loads(line)["step"] < step
             ]
             path.write_text("".join(row + "\n" for row in rows))
+
+
+def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes but the state dict leaves out: the released network's has no room for its counts."""
+    in_state = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in in_state}
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.train import frames_only, train
 from lapa_core.laq.train_config import LaqTrainConfig
+from lapa_core.train.run import TrainingRun
 from tests.toy import TOY_PATCH, toy_store
 
 CONV = ConvLaqConfig(width=8, codes=4)
@@ -83,6 +84,29 @@ def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model, ch
         load_laq(resumed.checkpoint)[0].state_dict(),
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_of_the_released_network_goes_on_counting_its_codes(tmp_path, monkeypatch):
+    """Step 10 heals by the counts since step 0; the release's state dict has no place for them."""
+    model = replace(PATCH, compat="release")
+    changes = {"steps": 12, "save_every": 8}
+    straight = train(config(tmp_path / "straight", model, **changes), toy_store())
+    real_save = TrainingRun.save
+
+    def save_then_die(self, step, *rest):
+        real_save(self, step, *rest)
+        if step == 7:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "save", save_then_die)
+        with pytest.raises(Interrupted):
+            train(config(tmp_path / "resumed", model, **changes), toy_store())
+    resumed = train(config(tmp_path / "resumed", model, **changes), toy_store())
+    healed = dict(straight.history)[10]
+    assert "perplexity/token0" in healed
+    assert dict(resumed.history)[10] == healed
 
 
 def test_resume_with_other_settings_is_refused(tmp_path):
