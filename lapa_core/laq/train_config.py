@@ -23,7 +23,8 @@ class LaqTrainConfig:
     model: ConvLaqConfig | PatchLaqConfig = field(default_factory=ConvLaqConfig)
     """Which design, and its sizes."""
     gap_s: float = 0.2
-    """Time between the two frames of a pair [s] (paper: 0.6 for robots, 2.4 for people); a mixture has its own."""
+    """Time between the two frames of a pair [s] (paper: 0.6 for robots, 2.4 for people). A mixture has its own, and
+    that of its heaviest corpus is then the model's, at which it labels and is measured when nothing else is said."""
     gap_range_s: tuple[float, float] | None = None
     """Draw the gap of each training pair uniformly between these two [s]; labels are still made at gap_s."""
     steps: int = 900
@@ -79,7 +80,7 @@ class LaqTrainConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
-        if self.gap_s <= 0:
+        if not (self.gap_s > 0 and math.isfinite(self.gap_s)):
             raise ContractError(f"gap_s is {self.gap_s}; it must be positive seconds")
         if self.gap_range_s is not None:
             shortest, longest = self.gap_range_s
@@ -87,13 +88,18 @@ class LaqTrainConfig:
                 raise ContractError(
                     f"gap_range_s is {shortest} to {longest}; give two positive times in rising order"
                 )
-        if self.steps < 1 or self.batch_size < 2 or self.labelled_batch_size < 1:
+        least = {"steps": 1, "log_every": 1, "batch_size": 2, "labelled_batch_size": 2}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) < lowest:
+                raise ContractError(f"{name} is {value}; at least {lowest} is needed")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ContractError(
-                f"steps {self.steps}, batch_size {self.batch_size} and labelled_batch_size "
-                f"{self.labelled_batch_size} must be at least 1, 2 and 1"
+                f"learning_rate is {self.learning_rate}; it must be a positive number"
             )
         for name in (
             "max_episodes",
+            "labelled_episodes",
+            "save_every",
             "shift_px",
             "light",
             "colour",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lapa_core.data.mixture import SUFFIXES, load_mixture
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import ContractError, DataError
 from lapa_core.laq.train_config import LaqTrainConfig
@@ -29,7 +30,7 @@ def frames_only(store: FrameStore, max_episodes: int = 0) -> FrameStore:
 
 def is_stream(path: Path) -> bool:
     """Return whether a path is an index of `lapa data index` or a mixture file, which are read clip by clip."""
-    return path.suffix in (".yaml", ".yml") or (path / "index.json").is_file()
+    return path.suffix in SUFFIXES or (path / "index.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class LaqData:
             store = frames_only(store, config.max_episodes)
         return cls(config, store, _load_labelled(config, labelled))
 
+    @property
+    def gap_s(self) -> float:
+        """Time between the frames of a pair that the model is for [s]: of a mixture that of its heaviest corpus."""
+        if self.store is not None or self.config.data.suffix not in SUFFIXES:
+            return self.config.gap_s
+        return max(load_mixture(self.config.data), key=lambda corpus: corpus.weight).gap_s
+
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must find again."""
         if self.store is not None:
@@ -69,7 +77,7 @@ class LaqData:
             text = (path / "index.json" if path.is_dir() else path).read_bytes()
             facts = {"stream_sha256": hashlib.sha256(text).hexdigest()}
         if self.labelled is not None:
-            facts["labelled_pairs"] = len(self.labelled.valid_pairs(self.config.gap_s))
+            facts["labelled_pairs"] = len(self.labelled.valid_pairs(self.gap_s))
         return facts
 
     def pairs(self, *, rank: int, world: int, first_step: int) -> PairBatches:
@@ -90,7 +98,7 @@ class LaqData:
         return StorePairs(
             self.labelled,
             batch_size=self.config.labelled_batch_size,
-            gap_s=self.config.gap_s,
+            gap_s=self.gap_s,
             seed=self.config.seed,
             rank=rank,
             world=world,

@@ -51,14 +51,12 @@ def finish(
     if parallel.leads:
         model = _on_one_process(config, objective, tensors, parallel)
         usage = _fit_and_count(config, model, data, run)
-        facts = {"gap_s": config.gap_s, "usage": usage, "training": training}
+        facts = {"gap_s": data.gap_s, "usage": usage, "training": training}
         save_laq(out, model, config.model, **facts)
         head = {name[5:]: t for name, t in tensors.items() if name.startswith("head.")}
         if head:
             made_by = load_config(out)["weights_sha256"]
-            save_action_head(
-                config.out / "action_head", head, laq_sha256=made_by, gap_s=config.gap_s
-            )
+            save_action_head(config.out / "action_head", head, laq_sha256=made_by, gap_s=data.gap_s)
     parallel.wait()
     return out
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
     make_index(IndexConfig(data=root / "videos", out=root / "index", progress=False))
-    corpora = [{"data": "index", "gap_s": gap} for gap in (0.2, 0.6)]
+    corpora = [{"data": "index", "gap_s": gap, "weight": 5 * gap} for gap in (0.2, 0.6)]
     (root / "mixture.yaml").write_text(json.dumps({"corpora": corpora}))
     return root
 
@@ -71,7 +71,9 @@ def test_a_stream_trains_and_a_resumed_run_sees_the_same_pairs(folder, tmp_path,
             train(recipe(folder, name, tmp_path / "resumed"))
     resumed = train(recipe(folder, name, tmp_path / "resumed"))
     assert [row for row in straight.history if row[0] >= 2] == resumed.history
-    one, other = (load_laq(run.checkpoint)[0].state_dict() for run in (straight, resumed))
+    (one, facts), (other, _) = (load_laq(run.checkpoint) for run in (straight, resumed))
+    assert facts["gap_s"] == {"index": 0.4, "mixture.yaml": 0.6}[name], "of the heaviest corpus"
+    one, other = one.state_dict(), other.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
