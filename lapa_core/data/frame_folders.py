@@ -27,7 +27,7 @@ FRAMES_NAME = "frames.json"
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key under which `frame10.jpg` follows `frame9.jpg`."""
     parts = re.findall(r"\d+|\D+", path.name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts], path.name
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], path.name
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def read_instructions(
             continue
         try:
             entry = json.loads(line)
-            video, instruction = entry["video"], entry["instruction"]
+            video, instruction = str(entry["video"]), entry["instruction"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{path} line {number} is {line[:80]!r}; {{"video": ..., "instruction": ...}} '

@@ -155,7 +155,7 @@ def _from(
 
 def seek_points(numbers: NDArray[np.int64], keyframes: NDArray[np.int32]) -> list[int]:
     """Return the positions in increasing frame numbers before which a jump to a key frame saves decoding."""
-    if len(numbers) < 2:
+    if len(numbers) < 2 or not len(keyframes):  # an episode between two key frames of its file
         return []
     last_key = np.searchsorted(keyframes, numbers[1:], side="right") - 1
     saved = np.where(last_key >= 0, keyframes[last_key], 0) - numbers[:-1]

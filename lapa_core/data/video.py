@@ -114,14 +114,18 @@ def read_packets(path: Path) -> PacketTable:
         stream = video_stream(container, path)
         pts: list[int] = []
         keys: list[int] = []
-        end_s = 0.0
+        end_s, discarded = 0.0, 0
         try:
             for packet in container.demux():
                 if packet.pts is None or packet.size == 0:
                     continue
                 time_s = float(packet.pts * packet.time_base)
                 end_s = max(end_s, time_s + float((packet.duration or 0) * packet.time_base))
-                if packet.stream.index == stream.index and not packet.is_discard:
+                if packet.stream.index != stream.index:
+                    continue
+                if packet.is_discard:  # cut off by the edit list of a trimmed mp4, and never shown
+                    discarded += 1
+                else:
                     pts.append(packet.pts)
                     if packet.is_keyframe:
                         keys.append(packet.pts)
@@ -131,8 +135,8 @@ def read_packets(path: Path) -> PacketTable:
         time_base = stream.time_base
     if not pts or time_base is None:
         raise damaged(path, "no frame")
-    if declared and declared != len(pts):
-        raise damaged(path, f"{len(pts)} of {declared} frames")
+    if declared and declared != len(pts) + discarded:
+        raise damaged(path, f"{len(pts) + discarded} of {declared} frames")
     # Only matroska and webm carry no frame count; their length is all that betrays a cut file.
     period_s = float(np.median(np.diff(pts)) * time_base) if len(pts) > 1 else 0.0
     if not declared and declared_s and end_s < declared_s - max(0.5, 2.0 * period_s):

@@ -99,6 +99,9 @@ def test_seeks_are_planned_where_they_pay():
     assert seek_points(np.array([3, 9, 12, 55, 58, 99]), keyframes) == [3, 5]
     assert seek_points(np.array([3, 99]), np.zeros(1, np.int32)) == []
     assert seek_points(np.array([3]), keyframes) == []
+    assert (
+        seek_points(np.array([3, 99]), np.zeros(0, np.int32)) == []
+    )  # of a LeRobot file's long group
 
 
 def test_changed_file_is_refused(tmp_path, stamps, write_video):

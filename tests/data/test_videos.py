@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lapa_core.data.episode import open_source
-from lapa_core.data.video import read_timestamps
+from lapa_core.data.scaled_video import SquareScaler, read_squares
+from lapa_core.data.video import read_packets, read_timestamps
 from lapa_core.data.videos import VideoFolderSource
 from lapa_core.errors import DataError
 
@@ -50,6 +51,19 @@ def test_reordered_frames_come_in_order_of_time(tmp_path, stamps, write_video):
     np.testing.assert_allclose(np.diff(read_timestamps(tmp_path / "a.mp4")), 0.1, atol=1e-6)
 
 
+def test_trimmed_video_begins_where_it_was_cut(tmp_path, stamps, write_video):
+    """What `ffmpeg -ss ... -c copy` and phones write: frames from the key frame on, hidden by an edit list."""
+    times_s = np.arange(-5, 15) / 10
+    write_video(tmp_path / "a.mp4", stamps.clip(0, 20), times_s, options={"bf": "0", "g": "50"})
+    episode = open_source(tmp_path).episode(0)
+    assert stamps.read_all(episode.frames) == list(range(5, 20))
+    table = read_packets(tmp_path / "a.mp4")
+    np.testing.assert_allclose(table.times_s, times_s[5:], atol=1e-3)
+    out = np.zeros((2, 32, 32, 3), np.uint8)
+    read_squares(tmp_path / "a.mp4", table.pts[[0, 9]], [], SquareScaler(32), out)
+    assert stamps.read_all(out) == [5, 14]
+
+
 def test_instructions_are_read(tmp_path, stamps, write_video):
     (tmp_path / "clips").mkdir()
     for name in ("b", "a"):
@@ -66,6 +80,7 @@ def test_instructions_are_read(tmp_path, stamps, write_video):
         ("push it", "line 1 is 'push it'"),
         ('{"video": "a.mp4"}', "is needed"),
         ('{"video": "z.mp4", "instruction": "x"}', "missing or without a text"),
+        ('{"video": ["a.mp4"], "instruction": "x"}', "missing or without a text"),
         ('{"video": "a.mp4", "instruction": "x"}\n' * 2, "line 2.*named twice"),
     ],
 )
