@@ -8,6 +8,7 @@ Imports numpy, and av where it decodes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -147,7 +148,8 @@ class ClipPool:
             os.close(self._fd)
             self._fd = -1
             self.slots_NFSSC = np.zeros((0, *self.shape[1:]), np.uint8)
-            self._memory.close()
+            with contextlib.suppress(BufferError):  # a traceback looks at a slot: freed after that
+                self._memory.close()
 
     def _hand_out(self) -> None:
         """Give waiting jobs to the workers with the fewest."""

@@ -2,8 +2,8 @@
 """Which clip is decoded next, and which of its pairs are used: pure functions of the seed and a running number.
 
 A visit decodes one window of one clip and yields K pairs. Windows divide the first frames of all pairs of a clip, so
-each pair belongs to exactly one. They begin at key frames where these lie close enough together; in a longer group
-decoding starts at the key frame before, and those frames are paid for. Imports numpy.
+each pair belongs to exactly one. They begin at key frames where these lie close enough together; a longer group is
+divided evenly, and decoding starts at the key frame before, so that those frames are paid for. Imports numpy.
 """
 
 from __future__ import annotations
@@ -115,14 +115,23 @@ def corpus_windows(corpus: Corpus, span_frames: int) -> NDArray[np.int32]:
 
 
 def window_edges(count: int, keyframes: NDArray[np.int32], span_frames: int) -> list[int]:
-    """Return where the windows of `count` frames begin, and `count` at the end: key frames where they serve."""
-    span = -(-count // -(-count // span_frames))  # equal windows, none of a few frames only
+    """Return where the windows of `count` frames begin, and `count` at the end: key frames where they serve.
+
+    No window is shorter than about half the span: every visit yields K pairs, so those of a window of two frames would
+    be seen many times as often as others.
+    """
+    span = -(-count // -(-count // span_frames))
     edges = [0]
-    while edges[-1] + span < count:
-        reach = edges[-1] + span
-        place = int(np.searchsorted(keyframes, reach, side="right")) - 1
-        key = int(keyframes[place]) if place >= 0 else 0
-        edges.append(key if key > edges[-1] else reach)
+    while (start := edges[-1]) + span < count:
+        nearest, furthest = start + max(1, span // 2), min(start + span, count - span // 2)
+        place = int(np.searchsorted(keyframes, furthest, side="right"))
+        edge = int(keyframes[place - 1]) if place else 0
+        if edge < nearest:  # no key frame serves: equal parts up to the next one
+            place = int(np.searchsorted(keyframes, start + span, side="right"))
+            stop = int(keyframes[place]) if place < len(keyframes) else count
+            stop = count if stop > count - span // 2 else stop
+            edge = start + -(-(stop - start) // -(-(stop - start) // span))
+        edges.append(edge)
     return [*edges, count]
 
 

@@ -191,6 +191,17 @@ def test_windows_divide_the_pairs_of_a_clip(index, span):
     assert set(window_edges(60, keyframes, 20)[:-1]) <= set(keyframes.tolist())
 
 
+@pytest.mark.parametrize("group", [1, 7, 12, 49, 50, 60, 250])
+def test_no_window_is_much_shorter_than_the_span(group):
+    """Each window yields K pairs: those of a short one would be drawn far more often than others."""
+    for count in (48, 49, 50, 97, 300, 1000):
+        edges = window_edges(count, np.arange(0, count, group, dtype=np.int32), 48)
+        widths = np.diff(edges)
+        assert (edges[0], edges[-1]) == (0, count)
+        assert widths.max() <= 48
+        assert widths.min() >= min(count, 12)
+
+
 def test_every_window_is_visited_once_an_epoch(index):
     index, _ = index
     plan = VisitPlan(
