@@ -7,6 +7,7 @@ scan's own journal. Nothing is decoded unless motion is asked for. Imports numpy
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -31,6 +32,7 @@ __all__ = ["ClipIndex", "IndexConfig", "build_index", "main", "open_index_or_sca
 
 _SHARD = 16
 """Items that a worker process scans in one go."""
+_LOCK_NAME = ".lock"
 _SHOWN = 10
 """Unreadable files that are printed; `index.json` lists all."""
 
@@ -78,6 +80,14 @@ def build_index(config: IndexConfig) -> ClipIndex:
         motion=config.motion,
     )
     config.out.mkdir(parents=True, exist_ok=True)
+    with (config.out / _LOCK_NAME).open("w") as lock:
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # another process that opens the same data waits, and scans nothing again
+        return _write_index(config, root, items)
+
+
+def _write_index(config: IndexConfig, root: Path, items: list[ScanItem]) -> ClipIndex:
     results = _scan(config, root, items)
     clips = [clip for result in results for clip in result.clips]
     clips = [replace(clip, number=number) for number, clip in enumerate(clips)]

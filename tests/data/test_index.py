@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -305,6 +306,14 @@ def test_index_is_loaded_strictly(tmp_path, stamps, write_video):
         ClipIndex.load(out, data=tmp_path / "moved")
     with pytest.raises(DataError, match="lapa data index"):
         ClipIndex.load(tmp_path)
+
+
+def test_the_same_folder_may_be_opened_many_times_at_once(tmp_path, stamps, write_video):
+    """As the ranks of a run and the processes of labelling do; threads lock each other out as processes do."""
+    folder = make_videos(tmp_path / "in", stamps, write_video, 12)
+    with ThreadPoolExecutor(6) as pool:
+        found = [pool.submit(index_of, folder, tmp_path / "out") for _ in range(18)]
+        assert len({future.result().identity for future in found}) == 1
 
 
 def test_data_folder_is_scanned_into_the_cache(tmp_path, stamps, write_video, monkeypatch):
