@@ -52,6 +52,10 @@ class JointMove:
         share = minimum_jerk((now_s - self._since_s) / self._duration_s)
         return self._start_rad + (self.end_rad - self._start_rad) * share
 
+    def resume(self, driven_s: float, now_s: float, most_s: float) -> None:
+        """Go on from where it was driven last, at `driven_s`, when that is longer ago than `most_s` [s]."""
+        self._since_s += max(0.0, now_s - max(driven_s, self._since_s) - most_s)
+
     def left_s(self, now_s: float) -> float:
         """Return how long it goes on [s]; 0 once the end has been commanded."""
         return max(0.0, self._since_s + self._duration_s - now_s)
@@ -125,12 +129,16 @@ class ArmLogic:
 
     def tick(self, now_s: float) -> None:
         """Send the joint target of this instant, after the checks that make the arm hold."""
-        step_s, self._ticked_s = self._ticked_s - now_s, now_s
+        ticked_s, self._ticked_s = self._ticked_s, now_s
         measured = self._backend.measured()
         if measured is None:
             return
-        if step_s > CommandGate.CLOCK_TOLERANCE_S:
-            self._forget_times(measured, step_s)
+        if ticked_s - now_s > CommandGate.CLOCK_TOLERANCE_S:
+            self._forget_times(measured, ticked_s - now_s)
+        elif (
+            self._move is not None
+        ):  # a node that stood still must not jump to where the arm would be by now
+            self._move.resume(ticked_s, now_s, self.contract.max_joint_state_age_s)
         if problem := self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
             if self.mode not in (Mode.WAITING, Mode.STOPPED):

@@ -222,6 +222,19 @@ def test_park_and_ready_reach_their_poses_below_the_speed_limit(bench, contract)
         assert speed_rad_s <= 1.2 * 1.01
 
 
+@pytest.mark.parametrize("stall_s", [0.5, 60.0])
+def test_a_node_that_stood_still_goes_on_with_its_move_where_it_was(bench, contract, stall_s):
+    """Stopped by its machine, or a clock that was set forward; the first thing it hears then are new joint states."""
+    bench.logic.park(bench.clock())
+    bench.run(0.6)
+    bench.clock.now_s += stall_s
+    bench.run(6.0)
+    assert bench.logic.mode is Mode.PARKED
+    np.testing.assert_allclose(bench.arm.joints_rad, contract.arm.sleep_rad, atol=1e-3)
+    step_rad = np.abs(np.diff(bench.arm.sent, axis=0)).max()
+    assert step_rad <= 1.2 * 1.01 * (contract.max_joint_state_age_s + PERIOD_S)
+
+
 def test_an_arm_that_is_moved_by_hand_is_anchored_where_it_is(bench):
     bench.arm.follows = False
     bench.arm.joints_rad = bench.arm.joints_rad + 0.2
