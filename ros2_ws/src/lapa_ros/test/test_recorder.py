@@ -59,7 +59,7 @@ class Talker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lapa_ros.recorder_node", "--ros-args", *arguments]
         )
-        self._spinner.wait(lambda: self.states, "the recorder", 20.0)
+        self._spinner.wait(lambda: self.states, "the recorder", 60.0)
 
     def _talk(self):
         if self.talking:
@@ -89,7 +89,17 @@ class Talker:
     def end(self, number=signal.SIGINT):
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
-        return self.process.wait(15.0)
+        return self.process.wait(30.0)
+
+    def close(self):
+        """Leave no recorder behind, whatever became of the test."""
+        try:
+            if self.process is not None:
+                self.end()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 @pytest.fixture
@@ -112,9 +122,11 @@ def recorder(spinner, tmp_path):
 def process(spinner, tmp_path):
     """A recorder in a process that can be killed."""
     talker = Talker(spinner, tmp_path)
-    talker.run()
-    yield talker
-    talker.end()
+    try:
+        talker.run()
+        yield talker
+    finally:
+        talker.close()
 
 
 def positions(path):
