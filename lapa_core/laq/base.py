@@ -7,6 +7,8 @@ Shapes: B pairs, K latent tokens per pair, N codes per token, D numbers per toke
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -107,13 +109,13 @@ class LatentActionModel(nn.Module, ABC):
             raise DataError(
                 f"{len(frames_t_BSSC)} first frames but {len(frames_tH_BSSC)} later ones; give pairs"
             )
-        was_training = self.training
-        self.eval()
-        parts = [
-            self.encode_pair(self._image(frames_t_BSSC[chunk]), self._image(frames_tH_BSSC[chunk]))
-            for chunk in self._chunks(len(frames_t_BSSC))
-        ]
-        self.train(was_training)
+        with self._evaluating():
+            parts = [
+                self.encode_pair(
+                    self._image(frames_t_BSSC[chunk]), self._image(frames_tH_BSSC[chunk])
+                )
+                for chunk in self._chunks(len(frames_t_BSSC))
+            ]
         codes, vectors = zip(*parts, strict=True)
         return LatentActions(
             torch.cat(codes).cpu().numpy(), torch.cat(vectors).float().cpu().numpy()
@@ -136,15 +138,23 @@ class LatentActionModel(nn.Module, ABC):
                 f"codes have shape {codes_BK.shape}; allowed is ({len(frames_t_BSSC)}, {self.tokens}), "
                 f"each from 0 to {self.codes - 1}"
             )
+        codes = torch.from_numpy(codes_BK.astype(np.int64)).to(self._device)
+        with self._evaluating():
+            images = [
+                _to_bytes(self.render(self._image(frames_t_BSSC[chunk]), codes[chunk]))
+                for chunk in self._chunks(len(codes))
+            ]
+        return np.concatenate(images)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switch to evaluation mode for a while, also if it ends with an error."""
         was_training = self.training
         self.eval()
-        codes = torch.from_numpy(codes_BK.astype(np.int64)).to(self._device)
-        images = [
-            _to_bytes(self.render(self._image(frames_t_BSSC[chunk]), codes[chunk]))
-            for chunk in self._chunks(len(codes))
-        ]
-        self.train(was_training)
-        return np.concatenate(images)
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     @property
     def _device(self) -> torch.device:

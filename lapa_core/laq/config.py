@@ -31,8 +31,10 @@ class ConvLaqConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_px", "width", "keypoints"):
-            if (value := getattr(self, name)) % 4:
+            if (value := getattr(self, name)) < 4 or value % 4:
                 raise ContractError(f"{name} is {value}; it must be a multiple of 4")
+        if self.latent_dim < 1:
+            raise ContractError(f"latent_dim is {self.latent_dim}; it must be at least 1")
         if self.codes < 2:
             raise ContractError(f"codes is {self.codes}; at least 2 are needed")
 
@@ -73,10 +75,11 @@ class PatchLaqConfig:
     dinov2_dim: int = 768
     """Width of that model's features: small 384, base 768, large 1024, giant 1536; checked when it is loaded."""
     compat: Literal["corrected", "release"] = "corrected"
-    """`release` is the authors' published network to the bit, with its quirks, for their weights."""
+    """`release` is the authors' published network with its names, shapes and quirks, for their weights."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_px", "spatial_depth", "temporal_depth", "decoder_depth", "code_dim"):
+        sizes = ("patch_px", "dim", "code_dim", "spatial_depth", "temporal_depth", "decoder_depth")
+        for name in sizes:
             if (value := getattr(self, name)) < 1:
                 raise ContractError(f"{name} is {value}; it must be at least 1")
         if self.image_px < 1 or self.image_px % self.patch_px:

@@ -112,7 +112,7 @@ def train(
             upkeep = model.after_step(step, config.steps)
             if run.due(step):  # reading a loss off waits for the device
                 metrics = {name: value.item() for name, value in losses.items()}
-                copy_loss = F.mse_loss(x0, x1).item()
+                copy_loss = F.mse_loss(model.target(x0), model.target(x1)).item()
                 run.log(step, parallel.mean({**metrics, "copy_loss": copy_loss, **upkeep}))
             run.save(step, objective, optimizer)
 

@@ -133,6 +133,7 @@ def test_any_grid_and_any_number_of_tokens(patch_px, code_tokens, token_grid):
     [
         ({"patch_px": 5}, "multiple of patch_px 5"),
         ({"heads": 3}, "no multiple of heads 3"),
+        ({"dim": 0}, "dim is 0"),
         ({"code_tokens": 11}, "at most 8 of each"),
         ({"codes": 1}, "at least 2"),
         ({"decoder_depth": 0}, "decoder_depth is 0"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,11 @@ from lapa_core.errors import ContractError, DataError, LapaError
 from lapa_core.laq.checkpoint import load_laq, save_laq
 from lapa_core.laq.config import PatchLaqConfig
 from lapa_core.laq.model import PatchLaq
-from tests.toy import TOY_PATCH
+from lapa_core.laq.train import train
+from lapa_core.laq.train_config import LaqTrainConfig
+from lapa_core.train.augment import images_of
+from lapa_core.train.pairs import StorePairs
+from tests.toy import TOY_PATCH, toy_store
 
 pytestmark = pytest.mark.slow  # importing transformers' models takes seconds
 
@@ -68,6 +73,16 @@ def test_it_trains_and_the_tower_is_in_no_list(config, tmp_path):
     _, facts = load_laq(save_laq(tmp_path / "checkpoint", model, config))
     assert facts["model"]["dinov2"] == config.dinov2
     assert facts["model"]["dinov2_revision"] == "main"
+
+
+def test_the_loop_measures_a_still_picture_in_features_too(config, tmp_path):
+    recipe = LaqTrainConfig(
+        data=Path("toy"), model=config, gap_s=0.4, steps=1, batch_size=8, save_every=0, progress=False, out=tmp_path
+    )  # fmt: skip
+    ((_, found), *_) = train(recipe, toy_store()).history
+    batch = StorePairs(toy_store(), batch_size=8, gap_s=0.4).batch(0)
+    first, later = map(PatchLaq(config).target, images_of(batch, torch.device("cpu")))
+    assert found["copy_loss"] == pytest.approx(F.mse_loss(first, later).item(), rel=1e-4)
 
 
 def test_it_encodes_without_the_tower_but_cannot_render(config):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lapa_core.errors import CheckpointError, DataError
+from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.train import frames_only, train
@@ -107,6 +107,34 @@ def test_a_resumed_run_of_the_released_network_goes_on_counting_its_codes(tmp_pa
     healed = dict(straight.history)[10]
     assert "perplexity/token0" in healed
     assert dict(resumed.history)[10] == healed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"gap_s": float("nan")}, "gap_s is nan"),
+        ({"gap_range_s": (0.6, 0.2)}, "in rising order"),
+        ({"batch_size": 1}, "batch_size is 1; at least 2"),
+        ({"labelled_batch_size": 1}, "labelled_batch_size is 1; at least 2"),
+        ({"log_every": 0}, "log_every is 0; at least 1"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"crop": 1.0}, "crop is 1.0"),
+        ({"labelled_episodes": 3}, "give --labelled"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ContractError, match=message):
+        config(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image_px", 0), ("width", 6), ("keypoints", -4), ("latent_dim", 0), ("codes", 1)],
+)
+def test_sizes_of_the_conv_design_that_do_not_fit_are_refused(name, value):
+    with pytest.raises(ContractError, match=f"{name} is {value}"):
+        ConvLaqConfig(**{name: value})
 
 
 def test_resume_with_other_settings_is_refused(tmp_path):
