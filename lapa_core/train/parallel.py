@@ -22,6 +22,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal
 
 import torch
@@ -30,6 +31,10 @@ from torch import Tensor, nn
 
 from lapa_core.errors import SetupError
 from lapa_core.train.synced_norm import sync_batch_norm
+
+PATIENCE = timedelta(hours=12)
+"""How long ranks wait for each other, as for rank 0 to decode a data set, where NCCL would give up after 10 minutes.
+A rank that dies ends them all at once anyway: torchrun sees to that."""
 
 
 class Parallel:
@@ -110,12 +115,14 @@ class Parallel:
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
     def _join(self) -> None:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         # The graph is the same at every step; static_graph also finds the parameters that it never uses.
         options = DistributedDataParallelKwargs(static_graph=True)
         self._accelerator = Accelerator(
-            cpu=self.device.type == "cpu", kwargs_handlers=[options], mixed_precision="no"
+            cpu=self.device.type == "cpu",
+            kwargs_handlers=[options, InitProcessGroupKwargs(timeout=PATIENCE)],
+            mixed_precision="no",
         )
         self.device = self._accelerator.device
         self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes

@@ -37,7 +37,7 @@ def command(world: LabelWorld, out: Path, **options: object) -> list[str]:
 
 def run(words: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, env=environment(tmp_path), capture_output=True, text=True, timeout=120, check=False
+        words, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -79,7 +79,7 @@ def test_a_run_killed_with_two_workers_goes_on_with_one_to_the_same_bytes(
 
 def living_processes(text: str) -> list[str]:
     """Other processes with this text in their environment, after the time they have to end by themselves."""
-    for _ in range(200):
+    for _ in range(900):
         found = [
             path.parent.name
             for path in Path("/proc").glob("[0-9]*/environ")

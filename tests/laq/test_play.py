@@ -307,12 +307,12 @@ def test_the_command_serves_until_ctrl_c(checkpoint, videos):
     ) as server:
         try:
             address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline()).group()
-            with httpx.Client(base_url=address, timeout=30) as client:
+            with httpx.Client(base_url=address, timeout=120) as client:
                 assert "World model" in client.get("/").text
                 assert client.post("/step", json={"codes": [2]}).json()["played"] == [[2]]
                 assert client.post("/step", json={}).status_code == 400
             server.send_signal(signal.SIGINT)
-            out, err = server.communicate(timeout=30)
+            out, err = server.communicate(timeout=120)
         finally:
             server.kill()
     assert server.returncode == 0

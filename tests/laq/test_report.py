@@ -245,7 +245,7 @@ def test_the_page_fits_a_phone_and_a_desktop_in_a_real_browser(good, tmp_path, w
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"]
     command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--hide-scrollbars", "--dump-dom", frame.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     found = dict(re.findall(r'data-(width|height|broken|over)="(\d+)"', shown))
     assert int(found["width"]) <= width
     assert int(found["height"]) > 2000
