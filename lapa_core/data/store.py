@@ -205,6 +205,8 @@ def random_later(
 ) -> NDArray[np.int64]:
     """Choose another later frame for each pair: the one nearest to a gap drawn uniformly from a range.
 
+    Where frames are missing, the nearest one may lie beyond the range; the last one within it is taken then.
+
     Args:
         times_N: time of every frame, rising [s].
         pairs_P2: pairs as far apart as the lower end of the range; the later frame is never before theirs.
@@ -223,4 +225,7 @@ def random_later(
     right = np.clip(np.searchsorted(times_N, start_s + gap_s), nearest_allowed, last_P)
     left = np.maximum(right - 1, nearest_allowed)
     target_s = start_s + gap_s
-    return np.where(target_s - times_N[left] <= times_N[right] - target_s, left, right)
+    period_s = (times_N[nearest_allowed] - start_s) / (nearest_allowed - first)
+    beyond = times_N[right] - start_s > longest_s + (0.5 + 1e-3) * period_s
+    nearer_left = target_s - times_N[left] <= times_N[right] - target_s
+    return np.where(nearer_left | beyond, left, right)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lapa_core.data.store import random_later
 from lapa_core.errors import ContractError, DataError
 from lapa_core.train.pairs import StorePairs, actions_between
 from tests.toy import toy_store
@@ -49,6 +50,19 @@ def test_random_gaps_take_the_nearest_frame_of_uneven_times():
         pairs = source.pairs(step)
         assert (pairs[:, 1] > pairs[:, 0]).all()
         assert np.array_equal(store.episode_ids[pairs[:, 0]], store.episode_ids[pairs[:, 1]])
+
+
+def test_random_gaps_never_jump_over_missing_frames():
+    """A hole of 17 s: the frame behind it may be the nearest to a gap of 12 s, but is 19 s away."""
+    times_N = np.array([0.0, 1, 2, 3, 20, 21, 22, 23])
+    pairs_P2 = np.stack([np.arange(3), np.arange(1, 4)], axis=1)
+    last_P = np.full(3, 7)
+    for share in np.linspace(0, 1, 11):
+        later = random_later(times_N, pairs_P2, last_P, (1.0, 14.0), np.full(3, share))
+        assert (later <= 3).all()
+        assert (later > pairs_P2[:, 0]).all()
+    reached = random_later(times_N, pairs_P2, last_P, (1.0, 20.0), np.ones(3))
+    assert (times_N[reached] - times_N[:3]).tolist() == [20.0, 20.0, 20.0]
 
 
 def test_a_step_gives_the_same_pairs_whatever_came_before():
