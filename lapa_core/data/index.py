@@ -81,9 +81,8 @@ def build_index(config: IndexConfig) -> ClipIndex:
     )
     config.out.mkdir(parents=True, exist_ok=True)
     with (config.out / _LOCK_NAME).open("w") as lock:
-        fcntl.flock(
-            lock, fcntl.LOCK_EX
-        )  # another process that opens the same data waits, and scans nothing again
+        # Another process that opens the same data waits here, and then finds nothing new to scan.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         return _write_index(config, root, items)
 
 

@@ -135,9 +135,8 @@ class ArmLogic:
             return
         if ticked_s - now_s > CommandGate.CLOCK_TOLERANCE_S:
             self._forget_times(measured, ticked_s - now_s)
-        elif (
-            self._move is not None
-        ):  # a node that stood still must not jump to where the arm would be by now
+        elif self._move is not None:
+            # A node that stood still must not jump to where the arm would be by now.
             self._move.resume(ticked_s, now_s, self.contract.max_joint_state_age_s)
         if problem := self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
