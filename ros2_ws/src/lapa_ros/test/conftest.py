@@ -67,7 +67,7 @@ class Spinner:
         self._executor.add_node(node)
         return node
 
-    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 30.0) -> None:
         end_s = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < end_s, f"waited {limit_s} s for {what}"

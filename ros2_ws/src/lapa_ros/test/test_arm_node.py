@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -83,7 +84,11 @@ class Peer:
 
 @pytest.fixture
 def arm(spinner):
-    node = ArmNode(parameter_overrides=[Parameter("backend", value="dry_run")])
+    """An arm that does not mind a busy machine; what is stale in the tests is a second old."""
+    overrides = {"backend": "dry_run", "max_command_age_s": 0.5}
+    node = ArmNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
+    )
     node.trigger_configure()
     node.trigger_activate()
     spinner.add(node)
@@ -95,7 +100,7 @@ def peer(arm, spinner, contract):
     return Peer(spinner, contract)
 
 
-def test_a_delta_moves_the_arm_and_its_latency_is_reported(peer):
+def test_a_delta_moves_the_arm_and_its_latency_is_reported(peer, spinner):
     before_m = peer.states[-1].commanded_pose.position.x
     peer.send()
     peer.wait_counts(1, 0)
@@ -104,9 +109,10 @@ def test_a_delta_moves_the_arm_and_its_latency_is_reported(peer):
     assert state.commanded_pose.position.x == pytest.approx(before_m + 0.01, abs=1e-6)
     assert state.last_applied_source == "policy"
     assert state.last_applied_sequence == 1
-    assert 0.0 < state.last_latency_s < 0.2
-    time.sleep(0.2)
-    assert peer.states[-1].measured_pose.position.x == pytest.approx(before_m + 0.01, abs=1e-3)
+    assert 0.0 < state.last_latency_s < 0.5
+    spinner.wait(
+        lambda: abs(peer.states[-1].measured_pose.position.x - before_m - 0.01) < 1e-3, "the move"
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,6 @@ def test_diagnostics_tell_how_the_arm_is_once_a_second(peer, spinner):
     spinner.wait(
         lambda: any("stopped by a person" in status.message for status in statuses),
         "diagnostics",
-        5.0,
     )
     status = statuses[-1]
     assert (status.name, status.hardware_id, status.level) == (
@@ -254,7 +259,7 @@ def test_joint_states_out_of_order_are_refused_and_counted(spinner, contract):
         driver.publish(waist_rad=0.5, age_s=0.06)
         return statuses and int(value("late joint states")) > 50
 
-    spinner.wait(publish_twice, "late joint states in the diagnostics", 20.0)
+    spinner.wait(publish_twice, "late joint states in the diagnostics")
     assert {state.measured_joints[0] for state in states} == {0.0}
     assert {command.position[0] for command in driver.commands} == {0.0}
     assert value("clock set back") == "0"
@@ -297,6 +302,8 @@ def test_a_park_takes_as_long_as_its_speed_needs(ros_domain):
     command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p", "backend:=dry_run",
                "-p", "park_on_shutdown:=true", "-p", "move_speed_rad_s:=0.32"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    limit = threading.Timer(90.0, process.kill)  # the reads below end with the process
+    limit.start()
     try:
         lines = []
         for line in process.stderr:
@@ -308,6 +315,7 @@ def test_a_park_takes_as_long_as_its_speed_needs(ros_domain):
         lines += process.stderr.readlines()
         assert process.wait(5.0) == 0
     finally:
+        limit.cancel()
         process.kill()
         process.wait()
         process.stderr.close()

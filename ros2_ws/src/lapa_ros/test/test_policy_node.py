@@ -65,10 +65,10 @@ class Robot:
         sent = self.action.send_goal_async(
             goal, lambda message: self.feedback.append(message.feedback)
         )
-        return wait_future(sent, "the goal", 5.0)
+        return wait_future(sent, "the goal", 20.0)
 
     def result(self, handle):
-        return wait_future(handle.get_result_async(), "the result", 10.0).result
+        return wait_future(handle.get_result_async(), "the result", 30.0).result
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ class Gated:
     def act(self, frame, instruction):
         step = self._policy.act(frame, instruction)
         self.thinks.set()
-        assert self.go_on.wait(10.0)
+        assert self.go_on.wait(30.0)
         return step
 
 
@@ -175,7 +175,7 @@ def test_a_goal_given_again_in_the_same_words_gets_no_thought_of_the_old_one(
     gated = node._worker._policy = Gated(node._policy)
     robot = Robot(spinner, contract)
     first = robot.follow()
-    assert gated.thinks.wait(5.0)
+    assert gated.thinks.wait(20.0)
     first.cancel_goal_async()
     assert robot.result(first).outcome == "cancelled"
     accepted_s = robot.node.get_clock().now().nanoseconds * 1e-9

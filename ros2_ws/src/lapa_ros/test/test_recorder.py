@@ -138,10 +138,11 @@ def positions(path):
         ]
 
 
-def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, contract):
+def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, spinner, contract):
     episode_id = recorder.start()
     assert (recorder.folder / f"{episode_id}.mcap.part").exists()
-    time.sleep(1.0)
+    enough = recorder.num_sent + 50
+    spinner.wait(lambda: recorder.num_sent > enough, "50 messages")
     path = recorder.stop()
     assert path == str(recorder.folder / f"{episode_id}.mcap")
     numbers = positions(path)
