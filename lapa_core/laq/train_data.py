@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lapa_core.data.clip_index import INDEX_NAME
 from lapa_core.data.mixture import SUFFIXES, load_mixture
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import ContractError, DataError
@@ -30,7 +31,15 @@ def frames_only(store: FrameStore, max_episodes: int = 0) -> FrameStore:
 
 def is_stream(path: Path) -> bool:
     """Return whether a path is an index of `lapa data index` or a mixture file, which are read clip by clip."""
-    return path.suffix in SUFFIXES or (path / "index.json").is_file()
+    return path.suffix in SUFFIXES or (path / INDEX_NAME).is_file()
+
+
+def _stream_files(path: Path) -> list[Path]:
+    """Return the files that say what a stream holds: an index's, or a mixture and the indices that it names."""
+    if path.suffix not in SUFFIXES:
+        return [path / INDEX_NAME]
+    named = (corpus.data / INDEX_NAME for corpus in load_mixture(path))
+    return [path, *(index for index in named if index.is_file())]
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ class LaqData:
         if self.store is not None:
             facts: dict[str, Any] = {"pairs": len(self.store.valid_pairs(self.config.gap_s))}
         else:
-            path = self.config.data
-            text = (path / "index.json" if path.is_dir() else path).read_bytes()
+            text = b"".join(path.read_bytes() for path in _stream_files(self.config.data))
             facts = {"stream_sha256": hashlib.sha256(text).hexdigest()}
         if self.labelled is not None:
             facts["labelled_pairs"] = len(self.labelled.valid_pairs(self.gap_s))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from lapa_core.errors import CheckpointError, ContractError
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.train import train
 from lapa_core.laq.train_config import LaqTrainConfig
+from lapa_core.laq.train_data import LaqData
 from tests.toy import TOY_PATCH, toy_store
 
 av = pytest.importorskip("av")
@@ -84,6 +86,16 @@ def test_a_changed_mixture_is_not_resumed(folder, tmp_path):
     path.write_text(path.read_text().replace("0.6", "0.4"))
     with pytest.raises(CheckpointError, match="stream_sha256"):
         train(recipe(folder, "other.yaml", tmp_path))
+
+
+def test_a_mixture_of_another_index_is_another_mixture(folder, tmp_path):
+    shutil.copytree(folder / "index", tmp_path / "index")
+    shutil.copy(folder / "mixture.yaml", tmp_path)
+    data = LaqData.load(recipe(tmp_path, "mixture.yaml", tmp_path / "run"), None, None)
+    before = data.identity()
+    with (tmp_path / "index" / "index.json").open("a") as file:
+        file.write(" ")
+    assert data.identity() != before
 
 
 def test_a_stream_can_be_cut_to_its_first_clips(folder, tmp_path):
