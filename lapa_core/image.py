@@ -13,6 +13,9 @@ from PIL import Image
 
 from lapa_core.errors import DataError
 
+PICTURE_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises on a picture that is damaged, or claims an absurd size."""
+
 
 def preprocess(image_HWC: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """Return the centre square of an RGB image, resized to (size_px, size_px, 3) uint8.

@@ -38,7 +38,8 @@ class Clip:
     instruction: str
     """What happens, in words; empty when nobody wrote it down."""
     motion: float | None
-    """Mean absolute difference of frames a second apart on 32 px thumbnails [grey levels]; None: not measured."""
+    """Mean absolute difference of frames about a second apart on 32 px thumbnails [grey levels]; None: not measured.
+    64 frames are looked at at most, so that in clips of over a minute they lie further apart."""
     time_base: Fraction
     """Length of one tick of `pts` [s]."""
     pts: NDArray[np.int64]

@@ -18,7 +18,7 @@ from PIL import Image
 from lapa_core.data.episode import Episode
 from lapa_core.data.instructions import read_instructions
 from lapa_core.errors import DataError
-from lapa_core.image import preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FRAMES_NAME = "frames.json"
@@ -48,7 +48,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+    except PICTURE_DAMAGE as error:
         raise DataError(f"{path}: the picture cannot be read ({error}); copy it again") from error
 
 
@@ -57,7 +57,7 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, SyntaxError) as error:
+    except PICTURE_DAMAGE as error:
         raise DataError(f"{path}: the picture cannot be read ({error}); copy it again") from error
 
 

@@ -17,7 +17,7 @@ from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.episode import Episode
 from lapa_core.data.video import decode_frames
 from lapa_core.errors import DataError
-from lapa_core.image import preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess
 
 
 class LeRobotSource:
@@ -211,7 +211,7 @@ class LeRobotSource:
                     io.BytesIO(cell["bytes"]) if cell.get("bytes") else self.path / cell["path"]
                 )
                 frames.append(convert(np.asarray(Image.open(stored).convert("RGB"))))
-            except (OSError, KeyError, TypeError) as error:
+            except (*PICTURE_DAMAGE, KeyError, TypeError) as error:
                 raise DataError(
                     f"{self.path}: image {number} of episode {index} cannot be read ({error})"
                 ) from error

@@ -22,7 +22,7 @@ from lapa_core.data.episode import Episode
 from lapa_core.data.lerobot_format import read_json
 from lapa_core.data.tfrecord import Feature, RecordPlace, index_records, parse_example
 from lapa_core.errors import DataError
-from lapa_core.image import preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess
 
 RATES_HZ = {"bridge_dataset": 5.0}
 """Control rates that the files themselves do not state, by data set name."""
@@ -198,7 +198,7 @@ def decode_frame(data: bytes, source: str) -> NDArray[np.uint8]:
     """Decode an encoded picture as RGB (H, W, 3), or raise DataError: damaged, or of one colour."""
     try:
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except OSError as error:
+    except PICTURE_DAMAGE as error:
         raise DataError(f"{source} cannot be decoded ({error})") from error
     if image.min() == image.max():
         # BridgeData pads cameras that a scene did not have with black pictures.

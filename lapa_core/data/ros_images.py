@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lapa_core.errors import DataError
+from lapa_core.image import PICTURE_DAMAGE
 
 _CHANNELS_TO_RGB = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 
@@ -28,7 +29,7 @@ def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
     if hasattr(message, "format"):
         try:
             return np.asarray(Image.open(io.BytesIO(bytes(message.data))).convert("RGB"))
-        except OSError as error:
+        except PICTURE_DAMAGE as error:
             raise DataError(
                 f"{label}: a picture of format {message.format!r} cannot be decoded ({error}); "
                 "record jpeg or png"

@@ -210,13 +210,13 @@ def _with_motion(item: ScanItem, clips: list[Clip]) -> tuple[list[Clip], list[tu
     for clip in clips:
         try:
             moved.append(replace(clip, motion=_motion(item, clip)))
-        except DataError as error:
+        except (DataError, OSError) as error:
             unreadable.append((clip.id, str(error)))
     return moved, unreadable
 
 
 def _motion(item: ScanItem, clip: Clip) -> float:
-    """Return the mean absolute difference of frames a second apart on thumbnails [grey levels]."""
+    """Return `Clip.motion`, from evenly spaced frames."""
     count = int(np.clip(clip.duration_s + 1, 2, _MOTION_FRAMES))
     numbers = np.unique(np.linspace(0, len(clip) - 1, count).astype(np.int64))
     thumbs = np.empty((len(numbers), _MOTION_PX, _MOTION_PX, 3), np.uint8)

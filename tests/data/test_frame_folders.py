@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of pictures as a data set: natural order, a rate that is never guessed."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from lapa_core.data.convert import import_source
 from lapa_core.data.episode import open_source
-from lapa_core.data.frame_folders import FrameFolderSource
+from lapa_core.data.frame_folders import FrameFolderSource, read_picture
 from lapa_core.data.mcap_source import McapSource
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
@@ -80,6 +81,22 @@ def test_bad_pictures_are_refused(tmp_path, stamps):
     for number, message in enumerate(["frame1.png", "one size", "at least two"]):
         with pytest.raises(DataError, match=message):
             source.episode(number)
+
+
+def test_any_damage_of_a_picture_is_refused(tmp_path, stamps):
+    """Pillow raises SyntaxError and ValueError too, depending on the byte."""
+    path, rng = tmp_path / "a.png", np.random.default_rng(0)
+    Image.fromarray(stamps.draw(3, 32)).save(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(400):
+        data = bytearray(whole)
+        data[rng.integers(8, 60)] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        with contextlib.suppress(DataError):
+            read_picture(path)
+            continue
+        refused += 1
+    assert refused > 200
 
 
 def test_recordings_are_episodes_without_actions(tmp_path, plan, stamps):

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading recordings, and rescuing those whose recorder was killed."""
 
+import contextlib
 import fcntl
 
 import numpy as np
 import pytest
+from mcap.writer import CompressionType, Writer
 
-from lapa_core.data.mcap_episode import read_pictures, read_recording, recover
+from lapa_core.data.mcap_episode import (
+    read_picture_topics,
+    read_pictures,
+    read_recording,
+    recover,
+)
 from lapa_core.errors import DataError
 
 TOPIC = "/camera/front/image_raw"
@@ -105,6 +112,31 @@ def test_damaged_chunk_is_refused(tmp_path, plan):
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         read_recording(path)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.ZSTD, CompressionType.LZ4])
+def test_damaged_compressed_chunk_is_refused(tmp_path, compression):
+    """As rosbag2 compresses; the decompressors raise errors of their own kinds."""
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as stream:
+        writer = Writer(stream, compression=compression)
+        writer.start()
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        channel = writer.register_channel("/camera", "cdr", schema)
+        noise = np.random.default_rng(0).integers(0, 9, 9000, dtype=np.uint8).tobytes()
+        writer.add_message(channel, 0, noise, 0)
+        writer.finish()
+    assert len(read_picture_topics(path).stamps_s["/camera"]) == 1
+    whole, refused = path.read_bytes(), 0
+    for place in range(200, 3200, 100):
+        data = bytearray(whole)
+        data[place] ^= 0xFF
+        path.write_bytes(data)
+        with contextlib.suppress(DataError):
+            read_picture_topics(path)
+            continue
+        refused += 1
+    assert refused > 20
 
 
 def test_foreign_file_is_refused(tmp_path):
