@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,13 @@ import torch
 
 from lapa_core.data.index import IndexConfig
 from lapa_core.data.index import main as make_index
+from lapa_core.data.video import VideoQuality, encode_video
 from lapa_core.errors import CheckpointError, ContractError
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.train import train
 from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.laq.train_data import LaqData
 from tests.toy import TOY_PATCH, toy_store
-
-av = pytest.importorskip("av")
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +29,8 @@ def folder(tmp_path_factory) -> Path:
     store = toy_store(episodes=6)
     (root / "videos").mkdir()
     for episode in range(store.num_episodes):
-        with av.open(str(root / "videos" / f"{episode}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(5))
-            stream.height = stream.width = 32
-            stream.pix_fmt = "yuv420p"
-            for frame in store.frames[store.episode_offsets[episode] :][:8]:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
+        frames = store.subset([episode]).frames
+        encode_video(root / "videos" / f"{episode}.mp4", frames, 5, VideoQuality())
     make_index(IndexConfig(data=root / "videos", out=root / "index", progress=False))
     corpora = [{"data": "index", "gap_s": gap, "weight": 5 * gap} for gap in (0.2, 0.6)]
     (root / "mixture.yaml").write_text(json.dumps({"corpora": corpora}))

@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 
+from lapa_core.data.video import VideoQuality, encode_video
 from lapa_core.errors import SetupError
 from lapa_core.laq.action_head import load_action_head
 from lapa_core.laq.checkpoint import load_laq
@@ -88,17 +88,11 @@ def test_a_state_of_two_divided_processes_goes_on_in_one(two, tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_command_under_torchrun_leaves_one_checkpoint(tmp_path, processes):
-    av = pytest.importorskip("av")
     store = toy_store(episodes=6)
     (tmp_path / "videos").mkdir()
     for episode in range(store.num_episodes):
-        with av.open(str(tmp_path / "videos" / f"{episode}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(5))
-            stream.height = stream.width = 32
-            stream.pix_fmt = "yuv420p"
-            for frame in store.frames[store.episode_offsets[episode] :][:8]:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
+        frames = store.subset([episode]).frames
+        encode_video(tmp_path / "videos" / f"{episode}.mp4", frames, 5, VideoQuality())
     words = "laq train debug_paper --data videos --gap-s 0.4 --steps 2 --out run --no-progress"
     printed = torchrun(processes, "-m", "lapa_core", *words.split(), cwd=tmp_path)
     assert printed.count("latent action model: run/checkpoint") == 1
