@@ -32,7 +32,11 @@ def read_instructions(
     elif not path.is_file():
         raise DataError(f"{path}: the file of instructions is missing; correct its name")
     instructions: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}); save it as that") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -86,7 +86,7 @@ def load_mixture(path: str | Path) -> tuple[CorpusConfig, ...]:
     path = Path(path)
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as a mixture ({error})") from error
     if root is None:
         raise DataError(f"{path} is empty; a list `corpora` is needed")

@@ -69,6 +69,9 @@ def test_errors_name_the_line(tmp_path, text, message):
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="cannot be read as a mixture"):
         load_mixture(tmp_path / "mixture.yaml")
+    (tmp_path / "mixture.yaml").write_bytes(b"corpora: [{data: k\xe4se, gap_s: 1}]")
+    with pytest.raises(DataError, match="cannot be read as a mixture"):
+        load_mixture(tmp_path / "mixture.yaml")
 
 
 @pytest.fixture
@@ -101,6 +104,9 @@ def test_instructions_of_the_mixture_take_the_place_of_the_index(tmp_path, index
         write(tmp_path, "corpora: [{data: index, gap_s: 0.5, instructions: texts.jsonl}]")
     )
     assert [clip.instruction for clip in open_corpus(config).index.clips] == ["", "wait"]
+    (tmp_path / "texts.jsonl").write_bytes(b'{"video": "still.mp4", "instruction": "k\xe4se"}')
+    with pytest.raises(DataError, match="not UTF-8"):
+        open_corpus(config)
     (tmp_path / "texts.jsonl").unlink()
     with pytest.raises(DataError, match=r"texts\.jsonl.* missing"):
         open_corpus(config)
