@@ -14,6 +14,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 from collections import deque
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _DEATHS = 3
 """A request during which so many workers died is given up."""
+_START_S = 120.0
+"""A worker may take so long to start on a busy machine [s]."""
 _QUEUE = 32
 """Requests that wait at one worker; what a pipe takes without blocking."""
 
@@ -57,7 +60,7 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": search},
         )
         theirs.close()
-        self.started = False
+        self.started, self.begun_s = False, time.monotonic()
         self.jobs: dict[int, _Job] = {}
 
     def close(self) -> int:
@@ -205,10 +208,11 @@ class ClipPool:
                 self._waiting.appendleft(job._replace(deaths=dies))
 
     def _end_stuck(self) -> None:
-        """End every worker that has work and says nothing."""
-        log.warning("decoding processes gave no answer for %g s; they are ended", self.timeout_s)
+        """End every worker that has work and says nothing, unless it is only starting."""
+        log.warning("decoding processes gave no answer for %g s", self.timeout_s)
         for worker in self._workers:
-            if worker.jobs:
+            starting = not worker.started and time.monotonic() - worker.begun_s < _START_S
+            if worker.jobs and not starting:
                 worker.process.kill()
 
 
