@@ -92,16 +92,28 @@ def test_more_tuples_than_cells_share_them_evenly():
     assert counts.read().joint_count > 3800
 
 
-def test_dead_codes_move_to_used_ones_and_counting_starts_anew():
+def test_tokens_far_from_all_codes_are_shared_out():
+    """As at the start of training: one code is the nearest of all tokens, which lie close together."""
+    quantiser = nsvq([[5.0, 0.0], [6.0, 0.0], [0.0, 7.0], [0.0, -8.0]])
+    tokens = 0.01 * torch.randn(256, 1, 2, generator=torch.Generator().manual_seed(0))
+    assert len(quantiser(tokens).codes_BK.unique()) == 1
+    assert quantiser.after_step(10, 100)["codes/revived"] == 3
+    assert len(quantiser(tokens).codes_BK.unique()) == 3, "the far one is left alone, and next"
+    assert quantiser.after_step(20, 100)["codes/revived"] >= 1
+    assert len(quantiser(tokens).codes_BK.unique()) >= 3
+
+
+def test_dead_codes_move_to_tokens_and_counting_starts_anew():
     quantiser = nsvq([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [-50.0, 50.0]])
     torch.manual_seed(0)
-    quantiser(torch.rand(64, 1, 2))
+    tokens = torch.rand(64, 1, 2)
+    quantiser(tokens)
     metrics = quantiser.after_step(10, 100)
     assert metrics["codes/revived"] == 2
     assert metrics["codes/joint"] == 2
     assert metrics["perplexity/token0"] < 2.1
     assert not quantiser.counts.codes_KN.any()
-    assert torch.cdist(quantiser.codebooks[2:], quantiser.codebooks[:2]).min(dim=1).values.max() < 9
+    assert torch.cdist(quantiser.codebooks[2:], tokens[:, 0]).min(dim=1).values.max() == 0
     assert quantiser.after_step(20, 100) == metrics, "nothing was counted since"
     quantiser.codebooks.data[2:] += 100.0
     quantiser(torch.rand(64, 1, 2))

@@ -46,6 +46,7 @@ class Quantiser(nn.Module, ABC):
         self.counts = UsageCounts(tokens, codes, saved=save_counts)
         self._metrics: dict[str, float] = {}
         self._alarmed = False
+        self._newest_MD = torch.zeros(0, dim)
 
     def forward(self, x_BKD: Tensor) -> Quantised:
         """Quantise tokens (B, K, D) in float32, whatever the precision around it, and count their codes in training."""
@@ -53,6 +54,7 @@ class Quantiser(nn.Module, ABC):
             quantised = self.quantise(x_BKD.float())
         if self.training and self.quantises_in_training:
             self.counts.add(quantised.codes_BK)
+            self._newest_MD = x_BKD.detach().float().flatten(0, 1)
         return quantised
 
     @torch.no_grad()
@@ -87,14 +89,8 @@ class Quantiser(nn.Module, ABC):
     def fit(self, vectors_BKD: Tensor, seed: int) -> None:
         """Make the codebook after training, where `quantises_in_training` is False."""
 
-    def revive(self, dead_N: Tensor, share_N: Tensor, generator: torch.Generator) -> None:
-        """Move the dead codes onto used ones.
-
-        Args:
-            dead_N: which codes to move, on the CPU.
-            share_N: use of each code, zero for the dead ones, on the CPU.
-            generator: CPU generator, in the same state on every rank.
-        """
+    def revive(self, dead_N: Tensor, fresh_RD: Tensor) -> None:
+        """Put the dead codes (N, bool, on the CPU) where these tokens are, one each (R, D)."""
 
     def after_step(self, step: int, total_steps: int) -> dict[str, float]:
         """Join the ranks' counts; when due, watch and heal the codebook. The same happens on every rank.
@@ -126,14 +122,30 @@ class Quantiser(nn.Module, ABC):
 
     @torch.no_grad()
     def revive_dead(self, seed: int) -> int:
-        """Move codes that the counts call dead onto used ones, drawn in proportion to their use; return how many."""
+        """Move codes that the counts call dead onto tokens of the newest joint batch; return how many.
+
+        A code beside a used one stays dead when all tokens lie close together and far from both, as they do at the
+        start: the nearer of the two takes them all. A code on a token takes that token and its neighbours.
+        """
         used_N = self.counts.codes_KN.sum(dim=0).cpu()
         dead_N = used_N < DEAD_SHARE * used_N.sum() / self.codes
         count = int(dead_N.sum())
         if count:
+            tokens_MD = self._newest_tokens()
             generator = torch.Generator().manual_seed(seed)
-            self.revive(dead_N, used_N.float() * ~dead_N, generator)
+            order_M = torch.randperm(len(tokens_MD), generator=generator)
+            repeats = -(-count // len(order_M))
+            self.revive(dead_N, tokens_MD[order_M.repeat(repeats)[:count].to(tokens_MD.device)])
         return count
+
+    def _newest_tokens(self) -> Tensor:
+        """Return the tokens (M, D) of the newest batch of all ranks, the same and in one order on each."""
+        tokens_MD = self._newest_MD
+        if not (dist.is_available() and dist.is_initialized()):
+            return tokens_MD
+        parts = [torch.empty_like(tokens_MD) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tokens_MD.contiguous())
+        return torch.cat(parts)
 
     def _alarm(self, usage: CodeUsage, step: int) -> None:
         """Warn once, on rank 0, when codes collapse, and again only after they had recovered."""
@@ -142,17 +154,3 @@ class Quantiser(nn.Module, ABC):
             self._alarmed = False
         elif not self._alarmed and step >= FIRST_ALARM_STEP and not (grouped and dist.get_rank()):
             self._alarmed = warn_if_collapsed(usage, f"at step {step}")
-
-
-def near_used(
-    codebook_ND: Tensor, dead_N: Tensor, share_N: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Return new vectors for the dead codes: a used code plus a tenth of the codebook's spread.
-
-    The two then split the used code's cell between them. All is drawn on the CPU: the same on every rank.
-    """
-    count = int(dead_N.sum())
-    source = torch.multinomial(share_N, count, replacement=True, generator=generator)
-    codebook_ND = codebook_ND.detach().float().cpu()
-    noise = torch.randn((count, codebook_ND.shape[1]), generator=generator)
-    return codebook_ND[source] + 0.1 * codebook_ND.std() * noise

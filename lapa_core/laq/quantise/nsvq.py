@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lapa_core.laq.quantise.base import Quantised, Quantiser, near_used
+from lapa_core.laq.quantise.base import Quantised, Quantiser
 from lapa_core.laq.quantise.noise import keyed_normal, noise_key
 
 _EPSILON = 1e-12
@@ -58,13 +58,12 @@ class Nsvq(Quantiser):
         """Return the codebook."""
         return self.codebooks
 
-    def revive(self, dead_N: Tensor, share_N: Tensor, generator: torch.Generator) -> None:
+    def revive(self, dead_N: Tensor, fresh_RD: Tensor) -> None:
         """Overwrite rows of the codebook, also where FSDP has cut it into pieces."""
         book: Any = self.codebooks
         sharded = hasattr(book, "full_tensor")
         codebook_ND = book.full_tensor() if sharded else book.detach().clone()
-        fresh = near_used(codebook_ND, dead_N, share_N, generator)
-        codebook_ND[dead_N.to(codebook_ND.device)] = fresh.to(codebook_ND)
+        codebook_ND[dead_N.to(codebook_ND.device)] = fresh_RD.to(codebook_ND)
         if sharded:
             from torch.distributed.tensor import distribute_tensor
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
-from lapa_core.laq.quantise.base import Quantised, Quantiser, near_used
+from lapa_core.laq.quantise.base import Quantised, Quantiser
 
 DECAY = 0.99
 COMMITMENT = 0.25
@@ -77,11 +77,10 @@ class VqEma(Quantiser):
         self.step_sum_ND.zero_()
         return super().after_step(step, total_steps)
 
-    def revive(self, dead_N: Tensor, share_N: Tensor, generator: torch.Generator) -> None:
+    def revive(self, dead_N: Tensor, fresh_RD: Tensor) -> None:
         """Overwrite codes, with the weight of one token each, so that they adapt at once."""
-        fresh = near_used(self.codebook_ND, dead_N, share_N, generator).to(self.codebook_ND)
         dead_N = dead_N.to(self.codebook_ND.device)
-        self.codebook_ND[dead_N] = fresh
+        self.codebook_ND[dead_N] = fresh_RD.to(self.codebook_ND)
         self.size_N[dead_N] = 1.0
 
     def _add_up(self, x_TD: Tensor, codes_T: Tensor) -> None:
