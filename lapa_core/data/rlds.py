@@ -210,7 +210,10 @@ def decode_frame(data: bytes, source: str) -> NDArray[np.uint8]:
 
 def _text(features: dict[str, Feature]) -> str:
     texts = features.get(_TEXT) or [b""]
-    return bytes(texts[0]).decode("utf-8").strip()
+    try:
+        return bytes(texts[0]).decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{_TEXT} is no UTF-8 text ({error})") from error
 
 
 def find_rlds(path: Path) -> Path | None:

@@ -56,7 +56,8 @@ def label(config: LaqLabelConfig, store: FrameStore | None = None) -> Path:
     if store is not None and (config.workers > 1 or config.ray):
         raise DataError("frames in memory are labelled in this process: leave workers and ray away")
     made_by = load_config(config.checkpoint, KIND)["weights_sha256"]
-    folder = config.out or config.data.with_name(f"{config.data.name}.latents") / made_by[:12]
+    data = config.data.resolve()  # `.` has no name
+    folder = config.out or data.with_name(f"{data.name}.latents") / made_by[:12]
     if store is not None or config.data.suffix not in SUFFIXES:
         _label_one(config, folder, made_by, store)
         return folder
