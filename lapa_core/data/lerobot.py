@@ -131,7 +131,7 @@ class LeRobotWriter:
         tables.write(self.path)
         if len(task_of) > len(self._task_of):
             self._write_tasks(task_of)
-        fmt.replace_file(self.path / fmt.STATS_PATH, fmt.json_bytes(to_json(total_stats)))
+        self._write_stats(total_stats)
         self._write_info(self.num_episodes + 1, self.num_frames + num_frames, task_of)
         # Only now is the episode counted; an error before this line leaves the writer as it was.
         self._tables, self._task_of, self._stats = tables, task_of, total_stats
@@ -214,6 +214,9 @@ class LeRobotWriter:
         tasks = fmt.tasks_table(list(task_of))
         fmt.replace_file(self.path / fmt.TASKS_PATH, fmt.parquet_bytes([tasks]))
 
+    def _write_stats(self, stats: Mapping[str, FeatureStats]) -> None:
+        fmt.replace_file(self.path / fmt.STATS_PATH, fmt.json_bytes(to_json(stats)))
+
     def _write_info(self, num_episodes: int, num_frames: int, task_of: Mapping[str, int]) -> None:
         info = {
             "codebase_version": fmt.VERSION,
@@ -265,3 +268,4 @@ class LeRobotWriter:
             self._tables.write(self.path)
             self._write_tasks(self._task_of)
             self._stats = stored_stats(self.path, self.num_episodes)
+            self._write_stats(self._stats)

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
-from lapa_core.data.lerobot_format import make_features
+from lapa_core.data.lerobot_format import INFO_PATH, make_features
 from lapa_core.data.verify import verify
 
 WRITER = """
@@ -60,8 +61,19 @@ def test_killed_writer_loses_nothing_that_was_saved(tmp_path, delay_s):
     writer = LeRobotWriter(path, fps=5, features=make_features({"front": (32, 32)}))
     assert writer.num_episodes == count
     assert verify(path).problems == ()  # what was half written is gone
-    import numpy as np
-
     writer.add_episode({"front": np.full((4, 32, 32, 3), 200, np.uint8)}, instruction="new")
     assert verify(path).problems == ()
     assert LeRobotSource(path).instruction(count) == "new"
+
+
+def test_killed_between_the_statistics_and_the_count(tmp_path):
+    path, features = tmp_path / "set", make_features({"front": (32, 32)})
+    writer = LeRobotWriter(path, fps=5, features=features)
+    writer.add_episode({"front": np.full((4, 32, 32, 3), 50, np.uint8)}, instruction="one")
+    counted = (path / INFO_PATH).read_bytes()
+    writer.add_episode({"front": np.full((4, 32, 32, 3), 90, np.uint8)}, instruction="two")
+    (path / INFO_PATH).write_bytes(counted)
+
+    LeRobotWriter(path, fps=5, features=features)
+
+    assert verify(path).problems == ()
