@@ -10,8 +10,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_PYTHON_INCLUDE = re.compile(r'/opt/python/[^/;"\s]+/include/python3\.\d+')
-_NUMPY_INCLUDE = re.compile(r'/opt/python/[^;"\s]+/site-packages/numpy/_core/include')
+# The interpreters of a manylinux build image lie in folders named after their tags (`cp311-cp311`), wherever that is.
+_BUILD_PYTHON = r'/[^;"\s]*/cp3\d+-cp3\d+t?'
+_PYTHON_INCLUDE = re.compile(_BUILD_PYTHON + r"/include/python3\.\d+t?")
+_NUMPY_INCLUDE = re.compile(_BUILD_PYTHON + r'/[^;"\s]+/site-packages/numpy/_core/include')
 
 
 def rewrite(text: str, python_include: str, numpy_include: str) -> str:

@@ -2,10 +2,10 @@
 from setup.fix_wheels import fix_wheels
 
 STALE = (
-    'set_target_properties(t PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "/opt/python/cp312-cp312/include/python3.12;'
-    '/opt/python/cp312-cp312/lib/python3.12/site-packages/numpy/_core/include;${_PREFIX}/include/t")\n'
+    'set_target_properties(t PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "/image/cp312-cp312/include/python3.12;'
+    '/image/cp312-cp312/lib/python3.12/site-packages/numpy/_core/include;${_PREFIX}/include/t")\n'
 )
-OTHER = 'set(directory "/opt/ros/jazzy/include/python3.12")\n'
+OTHER = 'set(directory "/prefix/include/python3.12")\n'
 
 
 def test_both_headers_are_rewritten_once_and_nothing_else(tmp_path):
