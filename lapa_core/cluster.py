@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -30,6 +31,9 @@ Result = TypeVar("Result")
 
 DEATHS = 3
 """So many times worker processes may die (killed, out of memory) before the work is given up."""
+
+ANSWER_S = 5.0
+"""How long the head of a Ray cluster may take to accept a connection [s]."""
 
 _work: Callable[[Any], Any] | None = None
 """What a worker process calls; sent once, at its start."""
@@ -169,9 +173,27 @@ def _connect(ray: Any, address: str) -> None:
     """Join the cluster, or start one on this machine for `local`; do nothing when connected already."""
     if ray.is_initialized():
         return
+    _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SetupError(
+            f"no Ray cluster at {address!r} ({error}); start one with `ray start --head`, or give `local`"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Refuse `host:port` or `ray://host:port` where nobody listens: Ray itself tries for minutes, silently."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not (separator and host and port.isdecimal()):
+        raise SetupError(
+            f"ray is {address!r}; allowed are auto, local, host:port and ray://host:port"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
         raise SetupError(
             f"no Ray cluster at {address!r} ({error}); start one with `ray start --head`, or give `local`"
         ) from error

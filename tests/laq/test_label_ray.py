@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -85,12 +85,26 @@ def test_a_cluster_that_loses_a_node_gives_the_same_bytes(
         assert (tmp_path / "index" / name).read_bytes() == plain.read_bytes()
 
 
-def test_no_cluster_is_said(monkeypatch, label_world, tmp_path):
+@pytest.mark.parametrize("given", ["auto", "address", "ray://"])
+def test_no_cluster_is_said_at_once(monkeypatch, label_world, tmp_path, given):
     from lapa_core.errors import SetupError
     from lapa_core.laq.label import label
 
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    if os.path.exists("/tmp/ray/ray_current_cluster"):
-        pytest.skip("a Ray cluster runs on this machine")
-    with pytest.raises(SetupError, match="no Ray cluster at 'auto'"):
-        label(label_world.config(tmp_path / "labels", ray="auto"))
+    with (
+        socket.socket() as closed
+    ):  # bound but not listening: nobody answers, and nobody else takes the port
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        given = {"auto": "auto", "address": address, "ray://": f"ray://{address}"}[given]
+        with pytest.raises(SetupError, match=f"no Ray cluster at .*{address}"):
+            label(label_world.config(tmp_path / "labels", ray=given))
+
+
+@pytest.mark.parametrize("given", ["somewhere", "host:", ":6379", "host:port"])
+def test_a_wrong_address_is_refused(label_world, tmp_path, given):
+    from lapa_core.errors import SetupError
+    from lapa_core.laq.label import label
+
+    with pytest.raises(SetupError, match="allowed are auto, local, host:port"):
+        label(label_world.config(tmp_path / "labels", ray=given))
