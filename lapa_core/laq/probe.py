@@ -22,6 +22,7 @@ from lapa_core.laq.base import LatentActionModel
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.label_config import LaqProbeConfig
 from lapa_core.laq.usage import code_usage
+from lapa_core.train.pairs import actions_between
 
 __all__ = ["LaqProbeConfig", "ProbeReport", "main", "probe", "probe_model"]
 
@@ -58,8 +59,7 @@ class ProbeReport:
 def motion(store: FrameStore, pairs_P2: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the commanded motion (P, 7) between the frames of each pair, in the order of `ACTION_NAMES`.
 
-    Six deltas are summed from the first frame to the one before the later frame [m, rad]; the gripper, an absolute
-    opening, is averaged over the same frames.
+    Deltas add up [m, rad]; the gripper, an absolute opening, keeps its last value (`actions_between`).
 
     Raises:
         DataError: the data set has no actions.
@@ -69,11 +69,7 @@ def motion(store: FrameStore, pairs_P2: NDArray[np.int64]) -> NDArray[np.float64
             "the probe needs true motion, but the data set has no actions; record one with "
             "`lapa sim collect --with-actions`"
         )
-    actions_N7 = store.actions.astype(np.float64)
-    before_N7 = np.concatenate([np.zeros((1, 7)), np.cumsum(actions_N7[:-1], axis=0)])
-    total_P7 = before_N7[pairs_P2[:, 1]] - before_N7[pairs_P2[:, 0]]
-    total_P7[:, 6] /= pairs_P2[:, 1] - pairs_P2[:, 0]
-    return total_P7
+    return actions_between(store.actions, pairs_P2).astype(np.float64)
 
 
 def displacement(
@@ -155,7 +151,16 @@ def _principal(x_PF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def small(frames_PSSC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the frames averaged to 16 x 16 px, flat, in [0, 1]: (P, 768)."""
+    """Return the frames averaged to 16 x 16 px, flat, in [0, 1]: (P, 768).
+
+    Raises:
+        DataError: the frames are smaller than that.
+    """
+    if frames_PSSC.shape[1] < PIXEL_SIDE:
+        raise DataError(
+            f"the model's frames have {frames_PSSC.shape[1]} px; the probe compares with pixels at {PIXEL_SIDE} px "
+            "and needs at least as many"
+        )
     factor = frames_PSSC.shape[1] // PIXEL_SIDE
     side = factor * PIXEL_SIDE
     blocks = frames_PSSC[:, :side, :side].reshape(-1, PIXEL_SIDE, factor, PIXEL_SIDE, factor, 3)

@@ -42,14 +42,14 @@ def test_more_features_than_pairs_are_penalised_instead_of_fitted():
     )
 
 
-def test_motion_sums_deltas_and_averages_the_gripper():
+def test_motion_sums_deltas_and_keeps_the_grippers_last_value():
     store = toy_store(episodes=4)
     store.actions[:, 6] = np.arange(len(store))
     pairs_P2 = store.valid_pairs(0.4)
     first, later = pairs_P2[3]
     found_7 = motion(store, pairs_P2)[3]
     assert found_7[:6] == pytest.approx(store.actions[first:later, :6].sum(axis=0), abs=1e-6)
-    assert found_7[6] == pytest.approx(first + 0.5)
+    assert found_7[6] == later - 1
     assert np.array_equal(displacement(store, pairs_P2, None), motion(store, pairs_P2)[:, :2])
 
 
