@@ -58,7 +58,8 @@ class Measured:
 
 def measure(model: LatentActionModel, pairs: ReportPairs, *, progress: bool = False) -> Measured:
     """Run the model over all pairs and triplets, batch by batch."""
-    batches = [slice(i, i + BATCH) for i in range(0, len(pairs), BATCH)]
+    # Of even size: in a last batch of one pair that pair would be its own stranger.
+    batches = np.array_split(np.arange(len(pairs)), -(-len(pairs) // BATCH))
     parts = [
         _measure_batch(model, *pairs.frames(rows))
         for rows in tqdm(batches, desc="pairs", disable=not progress)
