@@ -7,7 +7,6 @@ scan's own journal. Nothing is decoded unless motion is asked for. Imports numpy
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -27,12 +26,12 @@ from lapa_core.data.scan import ScanResult, scan_item
 from lapa_core.data.scan_items import ScanItem, list_items, stamp_of
 from lapa_core.data.scan_journal import ScanJournal
 from lapa_core.errors import DataError
+from lapa_core.paths import alone_in
 
 __all__ = ["ClipIndex", "IndexConfig", "build_index", "main", "open_index_or_scan"]
 
 _SHARD = 16
 """Items that a worker process scans in one go."""
-_LOCK_NAME = ".lock"
 _SHOWN = 10
 """Unreadable files that are printed; `index.json` lists all."""
 
@@ -79,10 +78,7 @@ def build_index(config: IndexConfig) -> ClipIndex:
         instructions=config.instructions,
         motion=config.motion,
     )
-    config.out.mkdir(parents=True, exist_ok=True)
-    with (config.out / _LOCK_NAME).open("w") as lock:
-        # Another process that opens the same data waits here, and then finds nothing new to scan.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone_in(config.out):  # who waited for another process then finds nothing new to scan
         return _write_index(config, root, items)
 
 

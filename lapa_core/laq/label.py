@@ -39,6 +39,7 @@ from lapa_core.laq.label_plan import Shard, plan_shards
 from lapa_core.laq.label_shard import Inputs, Opened, ShardWork, make_shard, open_once
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.usage import code_usage, warn_if_collapsed
+from lapa_core.paths import alone_in
 
 __all__ = ["LaqLabelConfig", "label", "main"]
 
@@ -98,7 +99,8 @@ def _label_one(
     if store is not None:
         work = partial(make_shard, source=source, model=opened.model, facts=facts)
     try:
-        _write(config, folder, facts, plan, work)
+        with alone_in(folder):  # a second run on it waits, and then finds the labels there
+            _write(config, folder, facts, plan, work)
     finally:
         open_once.cache_clear()
     warn_if_collapsed(code_usage(LatentLabels.load(folder).codes_PK, len(facts.centres)))
@@ -165,7 +167,6 @@ def _kept(folder: Path, facts: LabelFacts, plan: list[Shard], *, progress: bool)
     Raises:
         DataError: the folder holds other labels, or something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     half = set(folder.glob(".labels*"))
     recorded: dict[int, str] = {}
     if (folder / FACTS_FILE).exists():

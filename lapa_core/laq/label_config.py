@@ -17,7 +17,8 @@ class LaqLabelConfig:
     """
 
     data: Path
-    """Data set, index of `lapa data index`, or mixture (*.yaml): of that, each corpus gets a folder of its own."""
+    """Data set, index of `lapa data index`, or mixture (*.yaml): of that, each corpus gets a folder of its own,
+    with every clip, also those that `min_motion` leaves out of training."""
     checkpoint: Path
     """Directory of the trained model."""
     out: Path | None = None
