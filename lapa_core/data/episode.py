@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +133,17 @@ def open_source(
     from lapa_core.data.videos import VIDEO_SUFFIXES, VideoFolderSource
 
     suffixes = {p.suffix.lower() for p in path.rglob("*")}
+    kinds = {
+        "videos": suffixes & set(VIDEO_SUFFIXES),
+        "MCAP recordings": suffixes & {MCAP_SUFFIX},
+        "pictures": suffixes & set(PICTURE_SUFFIXES),
+    }
+    found_kinds = [kind for kind, of_kind in kinds.items() if of_kind]
+    if len(found_kinds) > 1:
+        log.warning(
+            "%s holds %s: only the %s are read; give a folder of one kind to read the others",
+            path, " and ".join(found_kinds), found_kinds[0],
+        )  # fmt: skip
     if suffixes & set(VIDEO_SUFFIXES):
         return VideoFolderSource(path)
     if MCAP_SUFFIX in suffixes:
