@@ -18,6 +18,8 @@ Shapes: B pairs, T frames (2), P patches (G x G), E width, K tokens, D code widt
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,13 +58,13 @@ class PatchDesign(LatentActionModel):
         self.image_px, self.patch_px, self.grid = config.image_px, config.patch_px, config.grid
         self.tokens, self.codes = config.code_tokens, config.codes
 
+    @abstractmethod
     def motion(self, x0_BCHW: Tensor, x1_BCHW: Tensor) -> Tensor:
         """Return the unquantised tokens (B, K, D): pooled features of the second frame minus those of the first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paint(self, x0_BCHW: Tensor, vectors_BKD: Tensor) -> Tensor:
         """Decode the prediction from the first frame and the tokens' vectors."""
-        raise NotImplementedError
 
     def predict(self, x0_BCHW: Tensor, x1_BCHW: Tensor, start_BCHW: Tensor) -> Tensor:
         """Carry the pair's motion over to `start` through the quantiser, in its training way."""
