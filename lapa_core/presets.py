@@ -43,6 +43,7 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         trunk_factor=1.0,
         freeze_stem=False,
         dropout=0.2,
+        temperature=1.0,
     ),
     "sim_scratch": FinetuneConfig(
         data=_RECORDED,
@@ -51,6 +52,7 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         steps=2000,
         trunk_factor=1.0,
         dropout=0.0,
+        temperature=1.0,
     ),
     "sim_ceiling": FinetuneConfig(
         data=_VIDEOS,
@@ -60,6 +62,7 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         learning_rate=3e-3,
         trunk_factor=1.0,
         dropout=0.0,
+        temperature=1.0,
     ),
     "debug": FinetuneConfig(
         data=_RECORDED,

@@ -194,6 +194,7 @@ def run_table(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         out=_at(config, cell.name),
         episodes=cell.labels,
         subset_seed=cell.seed,
+        temperature=1.0,
     )
     fit_table(recipe, label_store(config))
     return _rollouts(config, cell, "default")

@@ -126,12 +126,10 @@ class FinetuneConfig:
     """Random shift of the image, up to this many pixels; 0 is off."""
     light: float = 0.15
     """Random change of contrast and brightness; 0 is off."""
-    held_out_share: float = 0.0
-    """Share of the labelled episodes kept out to choose the best step (early stopping); 0 keeps the last step."""
     seed: int = 0
     """Seed of the head, order, augmentation and dropout (of everything without `init`)."""
-    temperature: float = 1.0
-    """Of the sampling with which the policy is meant to be used; 1 is the authors' release, 0 the likeliest."""
+    temperature: float = 0.0
+    """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
     contract: str = "wx250s_sim"
     """Robot contract whose hash and control rate the policy carries."""
     device: str = "cpu"
@@ -148,8 +146,6 @@ class FinetuneConfig:
             raise ContractError(
                 f"head_steps is {self.head_steps}; allowed is 0 to steps ({self.steps})"
             )
-        if not 0.0 <= self.held_out_share < 1.0:
-            raise ContractError(f"held_out_share is {self.held_out_share}; allowed is 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +164,8 @@ class TableConfig:
     """Seed of the draw, as in finetuning."""
     max_bins: int = 32
     """Most quantile bins of a dimension: the table's actions are rounded to bin centres like a head's."""
-    temperature: float = 1.0
-    """Of the sampling with which the policy is meant to be used; 1 is the authors' release, 0 the likeliest."""
+    temperature: float = 0.0
+    """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
     contract: str = "wx250s_sim"
     """Robot contract whose hash and control rate the policy carries."""
     device: str = "cpu"

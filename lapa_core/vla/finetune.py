@@ -23,7 +23,6 @@ from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.presets import VLA_FINETUNE as PRESETS
 from lapa_core.train.augment import load_images, random_light, random_shift
-from lapa_core.train.best import BestWeights
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
@@ -34,9 +33,6 @@ from lapa_core.vla.pretrain import GRADIENT_CLIP, VlaTrained, encode_instruction
 from lapa_core.vla.words import Vocabulary
 
 __all__ = ["PRESETS", "FinetuneConfig", "labelled_subset", "main", "train"]
-
-CHECK_EVERY = 50
-"""Steps between two looks at the held-out episodes."""
 
 
 class Start(NamedTuple):
@@ -111,19 +107,6 @@ def make_optimizer(model: VlaModel, config: FinetuneConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def split_episodes(
-    store: FrameStore, held_out_share: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (rows to train on, rows to judge on); whole episodes are held out, at least one of a positive share."""
-    count = max(1, round(held_out_share * store.num_episodes)) if held_out_share else 0
-    if count >= store.num_episodes:
-        raise DataError(
-            f"{store.num_episodes} episode(s) cannot spare {count} for judging; lower held_out_share"
-        )
-    held_out = store.episode_ids >= store.num_episodes - count
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
     image_px = (config.trunk if config.init is None else load_vla(config.init).trunk).image_px
@@ -134,7 +117,6 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     model = model.to(config.device).train()
     head = model.need_action_head()
     samples = _samples(store, vocabulary, trunk.max_words, bins)
-    train_rows, judge_rows = split_episodes(store, config.held_out_share)
     optimizer = make_optimizer(model, config)
     run = TrainingRun(
         config.out,
@@ -144,11 +126,10 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         progress=config.progress,
     )
     first_step = run.restore(model, optimizer)
-    best = BestWeights(config.out / "best")
 
     for step in run.steps(first_step, config.steps):
         seed_step(config.seed, step)
-        rows = train_rows[batch_indices(len(train_rows), config.batch_size, config.seed, step)]
+        rows = batch_indices(len(store), config.batch_size, config.seed, step)
         image = random_shift(load_images(samples.frames_NSSC, rows, config.device), config.shift_px)
         image = random_light(image, config.light)
 
@@ -166,13 +147,8 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         optimizer.step()
 
         run.log(step, {"loss": loss.item()})
-        if len(judge_rows) and ((step + 1) % CHECK_EVERY == 0 or step + 1 == config.steps):
-            judged = held_out_loss(model, samples, judge_rows, config)
-            best.offer(model, judged, step)
-            run.log(step, {"held_out_loss": judged}, force=True)
         run.save(step, model, optimizer)
 
-    best.take(model)
     facts = {
         **policy_facts(config.contract, bins, config.temperature),
         "training": _settings(config),
@@ -181,24 +157,6 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     checkpoint = save_vla(config.out / "checkpoint", POLICY, model, trunk, vocabulary, **facts)
     run.close()
     return VlaTrained(checkpoint, run.history)
-
-
-@torch.no_grad()
-def held_out_loss(
-    model: VlaModel, samples: Samples, rows: NDArray[np.int64], config: FinetuneConfig
-) -> float:
-    """Return the mean loss over the held-out rows, without augmentation."""
-    model.eval()
-    head = model.need_action_head()
-    losses = []
-    for chunk in np.array_split(rows, -(-len(rows) // 256)):
-        image = load_images(samples.frames_NSSC, chunk, config.device)
-        logits = head(model.trunk(image, samples.words_NL[chunk].to(config.device)))
-        bins_BA = samples.bins_NA[chunk].to(config.device)
-        loss = action_loss(logits, bins_BA, head, config.smoothing_bins, config.mean_weight)
-        losses.append(loss.item() * len(chunk))
-    model.train()
-    return sum(losses) / len(rows)
 
 
 def _samples(

@@ -52,7 +52,7 @@ def pretrain_config(out: Path, labels: Path, **changes) -> PretrainConfig:
 def finetune_config(out: Path, init: Path | None, **changes) -> FinetuneConfig:
     base = FinetuneConfig(
         data=Path("toy"), init=init, out=out, trunk=TRUNK, head_steps=2, steps=4, batch_size=8, save_every=2,
-        log_every=1, max_bins=8, held_out_share=0.2, progress=False,
+        log_every=1, max_bins=8, progress=False,
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -108,10 +108,10 @@ def test_finetuning_two_plus_two_equals_four(tmp_path, monkeypatch, store, label
 def test_head_steps_leave_the_trunk_and_the_stem_stays_frozen(tmp_path, store, labels):
     init = pretrain.train(pretrain_config(tmp_path / "init", labels), store).checkpoint
     before = load_vla(init).model.trunk.state_dict()
-    head_only = finetune_config(tmp_path / "head", init, head_steps=4, held_out_share=0.0)
+    head_only = finetune_config(tmp_path / "head", init, head_steps=4)
     after = load_vla(finetune.train(head_only, store).checkpoint).model.trunk.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    gentle = finetune_config(tmp_path / "all", init, head_steps=1, held_out_share=0.0)
+    gentle = finetune_config(tmp_path / "all", init, head_steps=1)
     after = load_vla(finetune.train(gentle, store).checkpoint).model.trunk.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -150,7 +150,8 @@ def test_policies_load_and_act(tmp_path, store, labels, decoder):
 
 
 def test_sampling_follows_its_seed_and_temperature(tmp_path, store):
-    path = finetune.train(finetune_config(tmp_path, None, steps=2), store).checkpoint
+    config = finetune_config(tmp_path, None, steps=2, temperature=1.0)
+    path = finetune.train(config, store).checkpoint
 
     def decisions(**options):
         policy = Policy.load(path, **options)
