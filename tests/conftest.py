@@ -3,8 +3,11 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Before torch is imported: in models as small as the tests', threads mostly wait for each other, and on a busy
 # machine for most of the time.
@@ -32,3 +35,13 @@ def _why_no_gpu() -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+@pytest.fixture(scope="session")
+def bridge() -> Path:
+    """The excerpts of BridgeData V2: real robot data, under a licence of its own and so not in this repository."""
+    root = Path(os.environ.get("LAPA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    path = root / "bridge_v2_sample"
+    if not path.is_dir():
+        pytest.skip(f"no Bridge sample at {path}; set LAPA_SHARED_DATA to the folder that holds it")
+    return path

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames that carry their own number, so that a wrong frame cannot look right."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -65,16 +64,6 @@ def write_video():
             container.mux(stream.encode(None))
 
     return write
-
-
-@pytest.fixture(scope="session")
-def bridge_path():
-    """The BridgeData V2 excerpts, which are not part of the repository."""
-    root = Path(os.environ.get("LAPA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-    path = root / "bridge_v2_sample"
-    if not path.is_dir():
-        pytest.skip(f"no Bridge sample at {path}; set LAPA_SHARED_DATA to the folder that holds it")
-    return path
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from lapa_core.data.verify import verify
 from lapa_core.errors import DataError
 
 
-def test_bridge_import_keeps_actions_exactly(bridge_path, tmp_path):
-    report = import_source(bridge_path, tmp_path / "set", cameras=("image_0", "image_1"))
+def test_bridge_import_keeps_actions_exactly(bridge, tmp_path):
+    report = import_source(bridge, tmp_path / "set", cameras=("image_0", "image_1"))
     assert (report.num_episodes, report.num_frames, report.refusals) == (15, 150, [])
     assert verify(tmp_path / "set").problems == ()
-    before, after = open_source(bridge_path), open_source(tmp_path / "set")
+    before, after = open_source(bridge), open_source(tmp_path / "set")
     for index in (0, 14):
         a, b = before.episode(index), after.episode(index)
         np.testing.assert_array_equal(a.actions, b.actions)
@@ -23,13 +23,13 @@ def test_bridge_import_keeps_actions_exactly(bridge_path, tmp_path):
         assert a.instruction == b.instruction
         error = a.frames.astype(float) - b.frames
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 30
-    again = import_source(bridge_path, tmp_path / "set", cameras=("image_0", "image_1"))
+    again = import_source(bridge, tmp_path / "set", cameras=("image_0", "image_1"))
     assert (again.num_episodes, again.num_known) == (0, 15)
 
 
-def test_import_of_a_missing_camera_is_refused(bridge_path, tmp_path):
+def test_import_of_a_missing_camera_is_refused(bridge, tmp_path):
     with pytest.raises(DataError, match=r"no episode .* could be imported.*one colour"):
-        import_source(bridge_path, tmp_path / "set", cameras=("image_3",))
+        import_source(bridge, tmp_path / "set", cameras=("image_3",))
 
 
 def test_variable_rate_is_held_on_the_grid(tmp_path, stamps, write_video):

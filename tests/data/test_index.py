@@ -249,20 +249,20 @@ def test_lerobot_video_that_lacks_frames(tmp_path, make_set):
     assert "4 of the 9 frames of episode 1" in reason
 
 
-def test_bridge_records(tmp_path, bridge_path):
-    index = index_of(bridge_path, tmp_path / "out")
+def test_bridge_records(tmp_path, bridge):
+    index = index_of(bridge, tmp_path / "out")
     assert (len(index), index.facts["frames"]) == (15, 150)
     assert index.clips[3].instruction == "turn lever vertical to front"
     assert sum(len(index.pairs(clip, 0.6)) for clip in index.clips) == 15 * 7
     from lapa_core.data.rlds import RldsSource
 
-    episode = RldsSource(bridge_path / "1.0.0").episode(3, 32)
+    episode = RldsSource(bridge / "1.0.0").episode(3, 32)
     np.testing.assert_array_equal(index.read(index.clips[3], [4, 0], 32), episode.frames[[4, 0]])
 
 
-def test_camera_that_was_not_there_is_unreadable(tmp_path, bridge_path):
+def test_camera_that_was_not_there_is_unreadable(tmp_path, bridge):
     with pytest.raises(DataError, match="one colour"):
-        index_of(bridge_path, tmp_path / "out", camera="image_3")
+        index_of(bridge, tmp_path / "out", camera="image_3")
 
 
 def test_recordings_need_no_actions(tmp_path, plan, stamps):

@@ -30,8 +30,8 @@ def test_lanes_give_the_same_crc_as_bytes(length):
     assert crc32c(data) == register ^ 0xFFFFFFFF
 
 
-def test_bridge_episode(bridge_path):
-    source = open_source(bridge_path)
+def test_bridge_episode(bridge):
+    source = open_source(bridge)
     assert isinstance(source, RldsSource)
     assert len(source) == 15
     assert source.camera == "image_0"
@@ -44,16 +44,16 @@ def test_bridge_episode(bridge_path):
     assert ((episode.actions[:, 6] >= 0) & (episode.actions[:, 6] <= 1)).all()
 
 
-def test_every_bridge_episode_is_read(bridge_path, tmp_path):
-    store = FrameStore.load(bridge_path, 32, camera="image_2", cache_dir=tmp_path)
+def test_every_bridge_episode_is_read(bridge, tmp_path):
+    store = FrameStore.load(bridge, 32, camera="image_2", cache_dir=tmp_path)
     assert store.frames.shape == (150, 32, 32, 3)
     assert len(store.valid_pairs(0.6)) == 15 * 7
     assert len(set(store.instructions)) == 4
 
 
-def test_actions_explain_the_motion(bridge_path):
+def test_actions_explain_the_motion(bridge):
     """The commanded translations point where the measured position went, in most episodes."""
-    source, cosines = RldsSource(bridge_path / "1.0.0"), []
+    source, cosines = RldsSource(bridge / "1.0.0"), []
     for index in range(len(source)):
         episode = source.episode(index)
         commanded = episode.actions[:-1, :3].sum(axis=0)
@@ -73,14 +73,14 @@ def test_rotation_vectors_turn_like_the_euler_angles():
     assert (found.inv() * expected).magnitude() < 1e-12
 
 
-def test_camera_that_was_not_there_is_refused(bridge_path):
+def test_camera_that_was_not_there_is_refused(bridge):
     with pytest.raises(DataError, match="image_3 is one colour"):
-        open_source(bridge_path, camera="image_3").episode(0)
+        open_source(bridge, camera="image_3").episode(0)
 
 
 @pytest.fixture
-def copied(bridge_path, tmp_path):
-    shutil.copytree(bridge_path / "1.0.0", tmp_path / "set")
+def copied(bridge, tmp_path):
+    shutil.copytree(bridge / "1.0.0", tmp_path / "set")
     for path in (tmp_path / "set").iterdir():
         path.chmod(0o644)
     (tmp_path / "set").chmod(0o755)

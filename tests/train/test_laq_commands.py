@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,19 +13,12 @@ from lapa_core import cli
 from lapa_core.data.clip_index import ClipIndex
 from lapa_core.laq.labels import LatentLabels
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(params=["bridge", "videos"])
 def source(request, tmp_path):
     """A folder of data, and the number of clips in it."""
     if request.param == "bridge":
-        root = Path(os.environ.get("LAPA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-        if not (root / "bridge_v2_sample").is_dir():
-            pytest.skip(
-                f"no Bridge sample in {root}; set LAPA_SHARED_DATA to the folder that holds it"
-            )
-        return root / "bridge_v2_sample", 15
+        return request.getfixturevalue("bridge"), 15
     folder = tmp_path / "videos"
     folder.mkdir()
     for name, codec in (("a.mp4", "libx264"), ("b.webm", "libvpx-vp9")):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,15 +22,6 @@ from lapa_core.vla.finetune import train as finetune
 from lapa_core.vla.pretrain import train as pretrain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def bridge():
-    root = Path(os.environ.get("LAPA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-    path = root / "bridge_v2_sample"
-    if not path.is_dir():
-        pytest.skip(f"no Bridge sample at {path}; set LAPA_SHARED_DATA to the folder that holds it")
-    return path
 
 
 @pytest.fixture(autouse=True)
