@@ -121,6 +121,21 @@ VERBS = (
         "ground it in a code-to-action table instead, without training",
     ),
     Verb(
+        "vla info",
+        "lapa_core.vla.info:VlaInfoConfig",
+        "parameters, names and shapes of a preset, as JSON, without allocating them",
+    ),
+    Verb(
+        "vla import-release",
+        "lapa_core.vla.import_release:ImportReleaseConfig",
+        "turn the authors' LAPA-7B weights into a checkpoint of ours",
+    ),
+    Verb(
+        "serve",
+        "lapa_core.serve:ServeConfig",
+        "answer openpi's clients, or a robot PC without a GPU, over a websocket",
+    ),
+    Verb(
         "eval",
         "lapa_core.evaluate:EvalConfig",
         "roll a policy out in the simulator: success per task family",
@@ -144,6 +159,11 @@ VERBS = (
         "bench video",
         "lapa_core.bench.video:BenchVideoConfig",
         "frame pairs per CPU second against the map-style loader and the decode limit",
+    ),
+    Verb(
+        "bench vla",
+        "lapa_core.bench.vla:BenchVlaConfig",
+        "frame to action: p50 and p99 against plain `generate` and the floor of the hardware",
     ),
 )
 
