@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,48 @@ class EpisodeSource(Protocol):
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Read one episode; with `image_px` its frames went through `preprocess`."""
         ...
+
+
+class OnePathEach:
+    """What the sources share whose every episode is a file or a folder of its own.
+
+    Args:
+        path: the data folder.
+        paths: where each episode lies, below it.
+        lacks: what the folder does not hold when there are none.
+
+    Raises:
+        DataError: there are none.
+    """
+
+    KIND: ClassVar[str]
+    """Of its clips in an index."""
+
+    def __init__(self, path: str | Path, paths: list[Path], lacks: str) -> None:
+        self.path, self.paths = Path(path), paths
+        if not paths:
+            raise DataError(f"{path} holds no {lacks}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def origin(self, index: int) -> str:
+        """Name an episode so that it is known again wherever the folder lies."""
+        return self.paths[index].relative_to(self.path).as_posix()
+
+    def origins(self) -> list[str]:
+        """Name all episodes."""
+        return [self.origin(index) for index in range(len(self))]
+
+    def at(self, index: int) -> Path:
+        """Return where an episode lies.
+
+        Raises:
+            DataError: there is no such episode.
+        """
+        if not 0 <= index < len(self):
+            raise DataError(f"episode {index} does not exist; {self.path} has {len(self)}")
+        return self.paths[index]
 
 
 def open_source(

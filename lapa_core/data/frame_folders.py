@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lapa_core.data.episode import Episode
+from lapa_core.data.episode import Episode, OnePathEach
 from lapa_core.data.instructions import read_instructions
 from lapa_core.errors import DataError
 from lapa_core.image import PICTURE_DAMAGE, preprocess
@@ -98,7 +98,7 @@ def _check_rate(value: object, where: str) -> float:
     return float(value)
 
 
-class FrameFolderSource:
+class FrameFolderSource(OnePathEach):
     """Every folder of pictures under a folder, in order of its path.
 
     `instructions.jsonl` may give each its text: `{"video": "clips/0001", "instruction": "push the red block"}`.
@@ -111,23 +111,13 @@ class FrameFolderSource:
         DataError: there is no picture, or no rate, or `instructions.jsonl` is malformed.
     """
 
+    KIND = "frames"
+
     def __init__(self, path: str | Path, *, fps: float | None = None) -> None:
-        self.path = Path(path)
-        self.folders = list_clip_folders(self.path)
-        if not self.folders:
-            raise DataError(
-                f"{self.path} has no sub-folder with pictures ({', '.join(PICTURE_SUFFIXES)})"
-            )
-        self.rates = [read_rate(self.path, folder, fps) for folder in self.folders]
-        names = {folder.relative_to(self.path).as_posix() for folder in self.folders}
-        self.instructions = read_instructions(self.path, names)
-
-    def __len__(self) -> int:
-        return len(self.folders)
-
-    def origin(self, index: int) -> str:
-        """Name an episode so that it is known again wherever the folder lies."""
-        return self.folders[index].relative_to(self.path).as_posix()
+        lacks = f"sub-folder with pictures ({', '.join(PICTURE_SUFFIXES)})"
+        super().__init__(path, list_clip_folders(Path(path)), lacks)
+        self.rates = [read_rate(self.path, folder, fps) for folder in self.paths]
+        self.instructions = read_instructions(self.path, set(self.origins()))
 
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Read one folder; with `image_px` its frames went through `preprocess`.
@@ -135,9 +125,7 @@ class FrameFolderSource:
         Raises:
             DataError: a picture is damaged, sizes differ, or there are fewer than two.
         """
-        if not 0 <= index < len(self):
-            raise DataError(f"clip {index} does not exist; {self.path} has {len(self)} clips")
-        folder = self.folders[index]
+        folder = self.at(index)
         pictures = list_pictures(folder)
         if len(pictures) < 2:
             raise DataError(f"{folder} has one picture; a clip of at least two is needed")
@@ -149,7 +137,7 @@ class FrameFolderSource:
             raise DataError(f"{folder}: pictures have sizes {sizes}; one size is needed")
         return Episode(
             frames=np.stack(frames),
-            instruction=self.instructions.get(folder.relative_to(self.path).as_posix(), ""),
+            instruction=self.instructions.get(self.origin(index), ""),
             fps=self.rates[index],
             source=str(folder),
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.data.episode import Episode
+from lapa_core.data.episode import Episode, OnePathEach
 from lapa_core.data.mcap_episode import PictureTopics, read_picture_topics, read_pictures
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
@@ -51,7 +51,7 @@ def choose_topic(topics: PictureTopics, camera: str | None) -> tuple[str, NDArra
     return topic, times_s
 
 
-class McapSource:
+class McapSource(OnePathEach):
     """Every `.mcap` file under a folder, in order of its path.
 
     Args:
@@ -62,19 +62,11 @@ class McapSource:
         DataError: there is no recording.
     """
 
+    KIND = "mcap"
+
     def __init__(self, path: str | Path, *, camera: str | None = None) -> None:
-        self.path = Path(path)
+        super().__init__(path, list_recordings(Path(path)), f"{MCAP_SUFFIX} file")
         self.camera = camera
-        self.recordings = list_recordings(self.path)
-        if not self.recordings:
-            raise DataError(f"{self.path} holds no {MCAP_SUFFIX} file")
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def origin(self, index: int) -> str:
-        """Name an episode so that it is known again wherever the folder lies."""
-        return self.recordings[index].relative_to(self.path).as_posix()
 
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Read one recording; with `image_px` its frames went through `preprocess`.
@@ -82,9 +74,7 @@ class McapSource:
         Raises:
             DataError: the file is damaged or unfinished, or its pictures or stamps are not usable.
         """
-        if not 0 <= index < len(self):
-            raise DataError(f"recording {index} does not exist; {self.path} has {len(self)}")
-        path = self.recordings[index]
+        path = self.at(index)
         topics = read_picture_topics(path)
         topic, times_s = choose_topic(topics, self.camera)
         pictures = read_pictures(path, topic, range(len(times_s)))

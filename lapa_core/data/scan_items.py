@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapa_core.data import lerobot_format as fmt
-from lapa_core.data.episode import EpisodeSource, open_source
-from lapa_core.data.frame_folders import FrameFolderSource, list_pictures, read_rate
+from lapa_core.data.episode import OnePathEach, open_source
+from lapa_core.data.frame_folders import list_pictures, read_rate
 from lapa_core.data.instructions import read_instructions
 from lapa_core.data.lerobot_reader import LeRobotSource
-from lapa_core.data.mcap_source import McapSource
 from lapa_core.data.rlds import RldsSet, find_rlds
-from lapa_core.data.videos import VideoFolderSource
 from lapa_core.errors import DataError
 
 
@@ -110,14 +108,15 @@ def list_items(
     if isinstance(source, LeRobotSource):
         _refuse("a LeRobot data set", instructions=instructions, fps=fps)
         return _lerobot_items(root, source, motion)
-    paths, kind = _plain_paths(source)
+    if not isinstance(source, OnePathEach):
+        raise DataError(f"{source.path}: a {type(source).__name__} cannot be indexed")
+    kind, names = source.KIND, source.origins()
     if kind != "frames":
         _refuse(f"a folder of {kind} files", fps=fps)
     if kind != "mcap":
         _refuse(f"a folder of {kind}", camera=camera)
-    names = [path.relative_to(root).as_posix() for path in paths]
     texts = read_instructions(root, set(names), instructions)
-    rates = [read_rate(root, path, fps) if kind == "frames" else None for path in paths]
+    rates = [read_rate(root, path, fps) if kind == "frames" else None for path in source.paths]
     return [
         ScanItem(
             root=root, path=name, kind=kind, fps=rate, camera=camera, instruction=texts.get(name, ""), motion=motion
@@ -133,16 +132,6 @@ def _refuse(what: str, **given: object) -> None:
         raise DataError(
             f"{' and '.join(unused)} given, but {what} says that itself or has none; leave it out"
         )
-
-
-def _plain_paths(source: EpisodeSource) -> tuple[list[Path], str]:
-    if isinstance(source, VideoFolderSource):
-        return source.videos, "video"
-    if isinstance(source, FrameFolderSource):
-        return source.folders, "frames"
-    if isinstance(source, McapSource):
-        return source.recordings, "mcap"
-    raise DataError(f"{source.path}: a {type(source).__name__} cannot be indexed")
 
 
 def _rlds_items(root: Path, data: RldsSet, motion: bool) -> list[ScanItem]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lapa_core.data.episode import Episode
+from lapa_core.data.episode import Episode, OnePathEach
 from lapa_core.data.instructions import read_instructions
 from lapa_core.data.video import decode_frames, read_timestamps
 from lapa_core.errors import DataError
@@ -19,7 +19,7 @@ from lapa_core.image import preprocess
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 
 
-class VideoFolderSource:
+class VideoFolderSource(OnePathEach):
     """Every video under a folder, in order of its path.
 
     `instructions.jsonl` may give each video its text, one object per line:
@@ -32,22 +32,13 @@ class VideoFolderSource:
         DataError: there is no video, or `instructions.jsonl` is malformed or names a missing video.
     """
 
+    KIND = "video"
+
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.videos = sorted(
-            p for p in self.path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.is_dir()
-        )
-        if not self.videos:
-            raise DataError(f"{self.path} holds no video; allowed are {', '.join(VIDEO_SUFFIXES)}")
-        names = {video.relative_to(self.path).as_posix() for video in self.videos}
-        self.instructions = read_instructions(self.path, names)
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def origin(self, index: int) -> str:
-        """Name an episode so that it is known again wherever the folder lies."""
-        return self.videos[index].relative_to(self.path).as_posix()
+        videos = (p for p in Path(path).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        lacks = f"video; allowed are {', '.join(VIDEO_SUFFIXES)}"
+        super().__init__(path, sorted(p for p in videos if not p.is_dir()), lacks)
+        self.instructions = read_instructions(self.path, set(self.origins()))
 
     def episode(self, index: int, image_px: int | None = None) -> Episode:
         """Decode one video; with `image_px` its frames went through `preprocess`.
@@ -55,9 +46,7 @@ class VideoFolderSource:
         Raises:
             DataError: the file is damaged, cut short, or has fewer than two frames.
         """
-        if not 0 <= index < len(self.videos):
-            raise DataError(f"video {index} does not exist; {self.path} has {len(self)} videos")
-        path = self.videos[index]
+        path = self.at(index)
         promised_s = read_timestamps(path)
         times_s, frames = [], []
         for time_s, frame in decode_frames(path):
@@ -73,7 +62,7 @@ class VideoFolderSource:
         start_s = times_s[0]
         return Episode(
             frames=np.stack(frames),
-            instruction=self.instructions.get(path.relative_to(self.path).as_posix(), ""),
+            instruction=self.instructions.get(self.origin(index), ""),
             fps=(len(times_s) - 1) / (times_s[-1] - start_s),
             timestamps_s=np.asarray(times_s) - start_s,
             source=str(path),
