@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,26 @@ def save_laq(
     """Save a trained model; `facts` (gap_s, training configuration, usage ...) go into its config.json."""
     description = {"kind": KIND, "model": describe(config), **facts, "provenance": provenance()}
     return save_checkpoint(directory, dict(model.state_dict()), description)
+
+
+def start_laq(
+    config: ConvLaqConfig | PatchLaqConfig, init: Path | None
+) -> tuple[LatentActionModel, dict[str, Any]]:
+    """Build a model to train, with the weights of a checkpoint if one is given, and say which they are.
+
+    Raises:
+        CheckpointError: the checkpoint holds another design or other sizes.
+    """
+    if init is None:
+        return build_laq(config), {}
+    model, facts = load_laq(init)
+    wanted, held = json.loads(json.dumps(describe(config))), facts["model"]
+    if differ := sorted(k for k in wanted if wanted[k] != held.get(k)):
+        told = ", ".join(f"{k} {held.get(k)!r} instead of {wanted[k]!r}" for k in differ)
+        raise CheckpointError(
+            f"{init} holds a model with {told}; choose the preset or the model options that it was made with"
+        )
+    return model, {"init": facts["weights_sha256"]}
 
 
 def load_laq(

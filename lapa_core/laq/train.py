@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lapa_core.data.store import FrameStore
 from lapa_core.laq.action_head import ActionHead, latent_width
 from lapa_core.laq.base import LatentActionModel
-from lapa_core.laq.checkpoint import build_laq, describe
+from lapa_core.laq.checkpoint import describe, start_laq
 from lapa_core.laq.objective import Labelled, LaqObjective
 from lapa_core.laq.presets import LAQ_TRAIN as PRESETS
 from lapa_core.laq.presets import LAQ_TRAIN_NOTES as PRESET_NOTES
@@ -67,7 +67,8 @@ def train(
     labelled_pairs = data.labelled_pairs(**ranks)
 
     torch.manual_seed(config.seed)
-    model = build_laq(config.model).train()
+    model, started_from = start_laq(config.model, config.init)
+    model.train()
     objective = LaqObjective(
         model,
         _action_head(model, labelled_pairs),
@@ -87,7 +88,7 @@ def train(
     )
     run = TrainingRun(
         config.out,
-        {**_shaping(config), **data.identity()},
+        {**_shaping(config), **data.identity(), **started_from},
         save_every=config.save_every,
         log_every=config.log_every,
         progress=config.progress,

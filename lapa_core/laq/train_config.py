@@ -22,6 +22,8 @@ class LaqTrainConfig:
     """Run directory; the finished model is in its `checkpoint/`. A run that was stopped goes on where it was saved."""
     model: ConvLaqConfig | PatchLaqConfig = field(default_factory=ConvLaqConfig)
     """Which design, and its sizes."""
+    init: Path | None = None
+    """Checkpoint of the same design and sizes to start from, trained or imported; none starts from random weights."""
     gap_s: float = 0.2
     """Time between the two frames of a pair [s] (paper: 0.6 for robots, 2.4 for people). A mixture has its own, and
     that of its heaviest corpus is then the model's, at which it labels and is measured when nothing else is said."""

@@ -143,6 +143,26 @@ def test_resume_with_other_settings_is_refused(tmp_path):
         train(config(tmp_path, learning_rate=1e-4), toy_store())
 
 
+@pytest.mark.parametrize("model", [CONV, PATCH, replace(PATCH, compat="release")])
+def test_training_starts_from_a_checkpoint(tmp_path, model):
+    first = train(config(tmp_path / "first", model), toy_store()).checkpoint
+    still = config(tmp_path / "still", model, init=first, steps=1, learning_rate=1e-12)
+    moved = replace(config(tmp_path / "moved", model, init=first), learning_rate=1e-2)
+
+    before, after = load_laq(first)[0], load_laq(train(still, toy_store()).checkpoint)[0]
+    other = load_laq(train(moved, toy_store()).checkpoint)[0]
+
+    weights = [dict(m.named_parameters()) for m in (before, after, other)]
+    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-6) for k in weights[0])
+    assert any(not torch.allclose(weights[0][k], weights[2][k], atol=1e-3) for k in weights[0])
+
+
+def test_a_checkpoint_of_other_sizes_to_start_from_is_refused(tmp_path):
+    first = train(config(tmp_path / "first"), toy_store()).checkpoint
+    with pytest.raises(CheckpointError, match="width 8 instead of 12"):
+        train(config(tmp_path / "second", replace(CONV, width=12), init=first), toy_store())
+
+
 def test_the_stage_cannot_reach_actions():
     assert frames_only(toy_store()).actions is None
 
