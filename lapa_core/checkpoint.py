@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-describing checkpoints: a folder with `model.safetensors` and `config.json`; no pickle, no flags at load time.
+"""Self-describing checkpoints: a folder with safetensors files and `config.json`; no pickle, no flags at load time.
 
 A checkpoint is written under a temporary name and renamed, so that a folder of this name is always whole. `torch`
 is imported only when tensors are read or written: the config alone can be read on a machine without it.
@@ -7,42 +7,51 @@ is imported only when tensors are read or written: the config alone can be read 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lapa_core
+from lapa_core.checkpoint_files import (
+    MAX_FILE_BYTES,
+    read_tensors,
+    write_tensors,
+)
+from lapa_core.checkpoint_files import file_sha256 as file_sha256
 from lapa_core.errors import CheckpointError
 from lapa_core.paths import PACKAGE_DIR, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
 
 def save_checkpoint(
-    directory: str | Path, tensors: dict[str, Tensor], config: dict[str, Any]
+    directory: str | Path,
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    config: dict[str, Any],
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Path:
     """Write a checkpoint; an older one of the same name is replaced only when the new one is complete.
 
     Args:
         directory: where it shall lie.
-        tensors: everything that `load_checkpoint` shall give back; any dtype that safetensors knows.
+        tensors: everything that `load_checkpoint` shall give back; any dtype that safetensors knows. Pairs of name and
+            tensor are taken one by one, so that a model larger than the memory can be written.
         config: JSON-able description; must have a `kind`. The weights' SHA-256 is added to it.
+        max_file_bytes: tensors beyond this go into another file, and an index names each one's.
 
     Raises:
         CheckpointError: the config has no `kind` or is not JSON-able.
     """
-    from safetensors.torch import save_file
-
     directory = Path(directory)
     if not isinstance(config.get("kind"), str):
         raise CheckpointError(
@@ -51,22 +60,28 @@ def save_checkpoint(
     fresh = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     fresh.mkdir(parents=True)
     try:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-            fresh / WEIGHTS_FILE,
-        )
-        described = {**config, "weights_sha256": file_sha256(fresh / WEIGHTS_FILE)}
-        try:
-            text = json.dumps(described, indent=1, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"the config of {directory} is not JSON-able: {error}") from error
-        (fresh / CONFIG_FILE).write_text(text + "\n")
-        for path in (fresh / WEIGHTS_FILE, fresh / CONFIG_FILE, fresh):
-            sync(path)
-        _swap_in(fresh, directory)
+        pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+        described = {**config, "weights_sha256": write_tensors(fresh, pairs, max_file_bytes)}
+        write_config(fresh, described)
+        sync(fresh)
+        swap_in(fresh, directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return directory
+
+
+def write_config(directory: Path, config: dict[str, Any]) -> None:
+    """Write a checkpoint's config.json.
+
+    Raises:
+        CheckpointError: it is not JSON-able.
+    """
+    try:
+        text = json.dumps(config, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the config of {directory} is not JSON-able: {error}") from error
+    (directory / CONFIG_FILE).write_text(text + "\n")
+    sync(directory / CONFIG_FILE)
 
 
 def load_checkpoint(
@@ -77,24 +92,9 @@ def load_checkpoint(
     Raises:
         CheckpointError: missing, damaged or of another kind.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     directory = Path(directory)
     config = load_config(directory, kind)
-    weights = directory / WEIGHTS_FILE
-    if not weights.is_file():
-        raise CheckpointError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder again")
-    if (found := file_sha256(weights)) != config.get("weights_sha256"):
-        raise CheckpointError(
-            f"{weights} has SHA-256 {found[:12]}..., its {CONFIG_FILE} says "
-            f"{str(config.get('weights_sha256'))[:12]}...; "
-            "it is damaged or was mixed with another checkpoint: copy the whole folder again"
-        )
-    try:
-        return load_file(weights), config
-    except SafetensorError as error:
-        raise CheckpointError(f"{weights} cannot be read: {error}") from error
+    return read_tensors(directory, config.get("weights_sha256")), config
 
 
 def load_config(directory: str | Path, kind: str | None = None) -> dict[str, Any]:
@@ -145,7 +145,12 @@ def _git(*arguments: str) -> str:
         return ""  # installed without its repository
 
 
-def _swap_in(fresh: Path, directory: Path) -> None:
+def swap_in(fresh: Path, directory: Path) -> None:
+    """Give a complete new checkpoint its name; an older one of that name goes.
+
+    Raises:
+        CheckpointError: the name is that of a folder of something else, which is left alone.
+    """
     if not directory.exists():
         fresh.rename(directory)
         return
@@ -157,12 +162,3 @@ def _swap_in(fresh: Path, directory: Path) -> None:
     directory.rename(old)
     fresh.rename(directory)
     shutil.rmtree(old)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lapa_core.checkpoint import load_checkpoint, provenance, save_checkpoint
+from lapa_core.checkpoint_files import INDEX_FILE
 from lapa_core.errors import CheckpointError
 
 
@@ -80,3 +81,39 @@ def test_provenance_names_command_and_commit():
     made = provenance()
     assert set(made) == {"command", "commit", "version", "date"}
     assert made["command"]
+
+
+def many():
+    """Five tensors of 40 bytes: two fit into a file of 100."""
+    return {f"t{i}": torch.full((10,), float(i)) for i in range(5)}
+
+
+def test_a_large_model_is_several_files_and_an_index(tmp_path):
+    folder = save_checkpoint(
+        tmp_path / "c", iter(many().items()), {"kind": "policy"}, max_file_bytes=100
+    )
+    files = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert files == [f"model-{i:05d}-of-00003.safetensors" for i in (1, 2, 3)]
+    index = json.loads((folder / INDEX_FILE).read_text())
+    assert index["weight_map"]["t3"] == files[1]
+    assert index["metadata"]["total_size"] == 200
+    loaded = load_checkpoint(folder)[0]
+    assert loaded.keys() == many().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in many().items())
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing", "index"])
+def test_damage_among_several_files_is_named(tmp_path, damage):
+    folder = save_checkpoint(tmp_path / "c", many(), {"kind": "policy"}, max_file_bytes=100)
+    part = folder / "model-00002-of-00003.safetensors"
+    if damage == "flip":
+        data = bytearray(part.read_bytes())
+        data[-1] ^= 1
+        part.write_bytes(data)
+    elif damage == "missing":
+        part.unlink()
+    else:
+        part = folder / INDEX_FILE
+        part.write_text(part.read_text().replace("00001", "00003"))
+    with pytest.raises(CheckpointError, match=part.name):
+        load_checkpoint(folder)
