@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from lapa_core.errors import ContractError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig:
-    """Sizes of the FiLM trunk. `width` is the dial; the rest rarely changes."""
+    """The small FiLM trunk. `width` is the dial; the rest rarely changes."""
+
+    KIND: ClassVar[str] = "film"
 
     image_px: int = 64
     """Side of the square frames [px]; the feature map is a quarter of it."""
@@ -25,8 +28,6 @@ class TrunkConfig:
     """Width of the instruction's embedding."""
     features: int = 256
     """Width of the output that the heads read."""
-    dropout: float = 0.0
-    """Dropout on the output features in training; 0 is off."""
     max_words: int = 16
     """Longest instruction [words]; the rest is cut off."""
 
@@ -36,8 +37,10 @@ class TrunkConfig:
         for name in ("width", "keypoints"):
             if (value := getattr(self, name)) % 4:
                 raise ContractError(f"{name} is {value}; it must be a multiple of 4")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ContractError(f"dropout is {self.dropout}; allowed is 0 to below 1")
+
+
+ModelConfig = TrunkConfig
+"""Which family of models, and its sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
