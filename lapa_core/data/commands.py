@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lapa_core.data.convert import import_source
 from lapa_core.data.describe import describe
-from lapa_core.data.export import export_recordings
+from lapa_core.data.export import ActionKind, export_recordings
 from lapa_core.data.mcap_episode import recover
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.data.verify import verify
@@ -58,6 +58,9 @@ class ExportConfig:
     """Outcomes that are exported; none exports every one."""
     limits: RowLimits = field(default_factory=RowLimits)
     """What an episode must satisfy."""
+    actions: ActionKind = "commanded"
+    """Deltas as the arm applied them, or what it achieved from one measured pose to the next: for data sets whose
+    rows are blocking moves. Both need a recorded arm_state."""
     quality: VideoQuality = field(default_factory=VideoQuality)
     """Video compression."""
 
@@ -113,6 +116,7 @@ def _(config: ExportConfig) -> None:
         contract=config.contract,
         outcomes=config.outcomes,
         limits=config.limits,
+        actions=config.actions,
         quality=config.quality,
         on_report=lambda report: print(report.line()),
     )

@@ -8,9 +8,9 @@ new recordings adds only those.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,56 +18,20 @@ from numpy.typing import NDArray
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import provenance
 from lapa_core.data import lerobot_format as fmt
+from lapa_core.data.curation import Mark, load_marks
+from lapa_core.data.judge import EpisodeReport, judge, list_recordings
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
-from lapa_core.data.mcap_episode import Recording, read_pictures, read_recording
-from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, build_rows
+from lapa_core.data.mcap_episode import Recording, read_pictures
+from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, achieved_rows
 from lapa_core.data.video import VideoQuality
 from lapa_core.errors import DataError
 from lapa_core.robot.contract import RobotContract, load_contract
 
 COMMAND_TIME = "command_time"
 """Feature that holds the stamp of each delta [s]."""
-
-_SUFFIXES = (".mcap", ".mcap.part")
-_UNFINISHED = (
-    "it is unfinished: stop its recorder, or if that was killed, recover it (--recover, or start the "
-    "recorder node, which does so)"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeReport:
-    """What became of one recording."""
-
-    path: Path
-    """The MCAP file."""
-    instruction: str
-    """What was asked for."""
-    rows: RowReport
-    """Counts, times and refusals."""
-    recorder_dropped: int = 0
-    """Messages that the recorder's queue had no room for, of any topic."""
-    known: bool = False
-    """The data set held this recording before."""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the episode is in the data set."""
-        return not self.rows.refusals
-
-    def line(self) -> str:
-        """One line for people."""
-        if self.known:
-            return f"{self.path.name}: exported before"
-        if self.rows.refusals:
-            return f"{self.path.name}: REFUSED: {'; '.join(self.rows.refusals)}"
-        row = self.rows
-        return (
-            f"{self.path.name}: {row.rows} rows at {row.rate_hz:.2f} Hz, longest gap "
-            f"{row.max_gap_s:.2f} s, frame age p95 {1e3 * row.staleness_p95_s:.0f} ms, "
-            f"{row.not_applied} not applied, {row.dropped} dropped, {self.recorder_dropped} messages "
-            f"lost by the recorder: {self.instruction!r}"
-        )
+_PART = ", "
+"""Between the name of a recording and the part of it that was kept."""
+ActionKind = Literal["commanded", "achieved"]
 
 
 def export_recordings(
@@ -77,10 +41,11 @@ def export_recordings(
     contract: str = "",
     outcomes: Sequence[str] = ("success",),
     limits: RowLimits | None = None,
+    actions: ActionKind = "commanded",
     quality: VideoQuality | None = None,
     on_report: Callable[[EpisodeReport], None] = lambda report: None,
 ) -> list[EpisodeReport]:
-    """Export every `.mcap` file under a folder, in order of its name.
+    """Export every `.mcap` file under a folder, in order of its name, as far as `curation.jsonl` keeps it.
 
     An unfinished `.mcap.part` is refused: its recorder still runs, or was killed and `recover` can
     rescue it.
@@ -91,6 +56,7 @@ def export_recordings(
         contract: name or path of the robot contract; empty takes the name in the first recording.
         outcomes: outcomes that are exported; empty takes every one.
         limits: what an episode must satisfy.
+        actions: `commanded` deltas, as the arm applied them, or what it `achieved` from row to row.
         quality: video compression.
         on_report: called after each recording.
 
@@ -101,15 +67,14 @@ def export_recordings(
         DataError: there is no recording, or none could be exported.
         ContractError: the contract does not exist.
     """
-    files = sorted(p for p in Path(recordings).rglob("*") if p.name.endswith(_SUFFIXES))
-    if not files:
-        raise DataError(
-            f"{recordings} holds no .mcap file; give the folder that the recorder wrote to"
-        )
-    exporter = _Exporter(Path(out), contract, tuple(outcomes), limits or RowLimits(), quality)
+    folder = Path(recordings)
+    files, marks = list_recordings(folder), load_marks(folder)
+    exporter = _Exporter(
+        Path(out), contract, tuple(outcomes), limits or RowLimits(), actions, quality
+    )
     reports = []
     for path in files:
-        reports.append(exporter.add(path))
+        reports.append(exporter.add(path, marks.get(path.relative_to(folder).as_posix())))
         on_report(reports[-1])
     if not any(report.accepted for report in reports):
         raise DataError(
@@ -127,62 +92,51 @@ class _Exporter:
         contract: str,
         outcomes: tuple[str, ...],
         limits: RowLimits,
+        actions: ActionKind,
         quality: VideoQuality | None,
     ) -> None:
         self._out, self._outcomes, self._limits = out, outcomes, limits
-        self._quality = quality
+        self._actions, self._quality = actions, quality
         self._contract = load_contract(contract) if contract else None
         self._writer: LeRobotWriter | None = None
-        self._known: set[str] = set()
+        self._known: dict[str, str] = {}
         if (out / fmt.INFO_PATH).is_file():
             source = LeRobotSource(out)
-            self._known = {source.origin(index) for index in range(len(source))}
+            origins = [source.origin(index) for index in range(len(source))]
+            self._known = {origin.split(_PART)[0]: origin for origin in origins}
 
-    def add(self, path: Path) -> EpisodeReport:
+    def add(self, path: Path, mark: Mark | None) -> EpisodeReport:
         """Export one recording, or say why not."""
         if path.name in self._known:
-            return EpisodeReport(path=path, instruction="", rows=RowReport(), known=True)
-        if path.name.endswith(_SUFFIXES[1]):
-            return EpisodeReport(path=path, instruction="", rows=RowReport(refusals=(_UNFINISHED,)))
-        try:
-            recording = read_recording(path)
-        except DataError as error:
-            return EpisodeReport(path=path, instruction="", rows=RowReport(refusals=(str(error),)))
-        instruction = str(recording.metadata.get("instruction", "")).strip()
-        contract = self._contract or load_contract(str(recording.metadata.get("contract_name", "")))
-        self._contract = contract
-        refusals = _refusals(recording, contract, self._outcomes)
-        try:
-            topics = {n: _topic(recording, c.topic) for n, c in contract.cameras.items()}
-        except DataError as error:
-            return EpisodeReport(
-                path=path, instruction=instruction, rows=RowReport(refusals=(str(error),))
-            )
-        none = np.zeros(0)
-        rows, report = build_rows(
-            recording.deltas,
-            recording.arm_states,
-            {name: recording.picture_stamps_s.get(topic, none) for name, topic in topics.items()},
-            contract.control_rate_hz,
-            self._limits,
+            return self._again(path, mark)
+        judged = judge(
+            path, contract=self._contract, outcomes=self._outcomes, limits=self._limits, mark=mark
         )
-        if rows is not None and not refusals:
-            try:
-                frames = _frames(recording, rows, topics, contract)
-            except DataError as error:
-                refusals = [str(error)]
-            else:
-                self._write(frames, recording, rows, instruction, contract)
-        report = RowReport(**{**asdict(report), "refusals": (*refusals, *report.refusals)})
-        lost = recording.metadata.get("num_dropped") or {}
-        return EpisodeReport(
-            path=path, instruction=instruction, rows=report, recorder_dropped=sum(lost.values())
-        )
+        report, recording, rows = judged.report, judged.recording, judged.rows
+        self._contract = self._contract or judged.contract
+        if recording is None or rows is None or judged.contract is None:
+            return report
+        try:
+            if self._actions == "achieved":
+                rows = achieved_rows(rows)
+            frames = _frames(recording, rows, judged.topics, judged.contract)
+        except DataError as error:
+            return replace(report, rows=replace(report.rows, refusals=(str(error),)))
+        self._write(frames, _origin(path, mark), rows, report.instruction, judged.contract)
+        return replace(report, rows=replace(report.rows, rows=len(rows.actions)))
+
+    def _again(self, path: Path, mark: Mark | None) -> EpisodeReport:
+        """Report a recording that the data set holds already: a data set takes nothing back."""
+        held = self._known[path.name]
+        if held == _origin(path, mark) and (mark is None or mark.keep):
+            return EpisodeReport(path=path, rows=RowReport(), known=True)
+        reason = f"the data set holds it as {held!r}, a reviewer has decided otherwise since; export to a new folder"
+        return EpisodeReport(path=path, rows=RowReport(refusals=(reason,)))
 
     def _write(
         self,
         frames: Mapping[str, NDArray[np.uint8]],
-        recording: Recording,
+        origin: str,
         rows: Rows,
         instruction: str,
         contract: RobotContract,
@@ -197,7 +151,7 @@ class _Exporter:
             actions=rows.actions,
             states=None if self._limits.accept_unconfirmed else rows.states,
             extra={fmt.CAPTURE_TIME: rows.frame_s[first], COMMAND_TIME: rows.command_s},
-            source=recording.path.name,
+            source=origin,
         )
 
     def _open(self, contract: RobotContract) -> LeRobotWriter:
@@ -216,9 +170,7 @@ class _Exporter:
             "contract_name": contract.name,
             "contract_hash": contract.hash,
             "action_names": list(ACTION_NAMES),
-            "action_kind": "commanded end-effector delta, confirmed as applied by the arm"
-            if not self._limits.accept_unconfirmed
-            else "commanded end-effector delta, not confirmed",
+            "action_kind": self._action_kind(),
             fmt.PROVENANCE: provenance(),
         }
         return LeRobotWriter(
@@ -229,6 +181,20 @@ class _Exporter:
             metadata=metadata,
             quality=self._quality,
         )
+
+    def _action_kind(self) -> str:
+        if self._actions == "achieved":
+            return "achieved end-effector delta, from one measured pose to the next"
+        if self._limits.accept_unconfirmed:
+            return "commanded end-effector delta, not confirmed"
+        return "commanded end-effector delta, confirmed as applied by the arm"
+
+
+def _origin(path: Path, mark: Mark | None) -> str:
+    """Name an episode in the data set: the recording, and the part of it that a reviewer kept."""
+    if mark is None or not mark.trims:
+        return path.name
+    return f"{path.name}{_PART}{mark.first_s:g} to {'its end' if mark.last_s is None else f'{mark.last_s:g}'} s"
 
 
 def _frames(
@@ -248,42 +214,3 @@ def _frames(
             )
         frames[name] = np.stack([pictures[i] for i in chosen])
     return frames
-
-
-def _refusals(
-    recording: Recording, contract: RobotContract, outcomes: tuple[str, ...]
-) -> list[str]:
-    """Reasons that lie in what the recorder and the nodes say about themselves."""
-    refusals = []
-    metadata = recording.metadata
-    if not str(metadata.get("instruction", "")).strip():
-        refusals.append("its instruction is empty; an episode without one cannot train a policy")
-    outcome = str(metadata.get("outcome", ""))
-    if outcomes and outcome not in outcomes:
-        refusals.append(
-            f"its outcome is {outcome!r}; exported are {list(outcomes)}: name it to export it too"
-        )
-    said = {("the recorder", str(metadata.get("contract_hash", "")))}
-    said |= {(f"source {m.source!r}", m.contract_hash) for m in recording.deltas}
-    said |= {("the arm", m.contract_hash) for m in recording.arm_states or []}
-    for who, stated in sorted(said):
-        if stated != contract.hash:
-            refusals.append(
-                f"{who} used robot contract {stated[:12]!r}, the export uses {contract.name} "
-                f"{contract.hash[:12]!r}; restore that contract or record again"
-            )
-    return refusals
-
-
-def _topic(recording: Recording, base: str) -> str:
-    """The recorded topic of a camera, raw rather than compressed, in whatever namespace."""
-    for suffix in ("/image_raw", "/image_raw/compressed"):
-        wanted = f"{base.strip('/')}{suffix}"
-        found = [t for t in recording.picture_stamps_s if f"/{t.strip('/')}".endswith(f"/{wanted}")]
-        if len(found) > 1:
-            raise DataError(
-                f"{recording.path}: topics {found} could all be camera {base}; record one robot each"
-            )
-        if found:
-            return found[0]
-    return base

@@ -38,6 +38,10 @@ class RowLimits:
     """Largest share of applied deltas that may lack a fresh frame or pose."""
     min_rows: int = 2
     """Fewest rows of an episode."""
+    max_still_share: float = 0.5
+    """Largest share of rows in which nothing moves; BridgeData's sample has 10 % (its last rows)."""
+    max_saturated_share: float = 0.5
+    """Largest share of rows whose translation or rotation is at the contract's cap."""
     accept_unconfirmed: bool = False
     """Take every delta as applied where arm_state was not recorded; such rows have no state."""
 
@@ -45,6 +49,9 @@ class RowLimits:
         for name in ("max_staleness_s", "max_gap_s", "max_rate_deviation"):
             if not getattr(self, name) > 0:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("max_still_share", "max_saturated_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name} is {getattr(self, name)}; allowed is 0 to 1")
         if not 0 <= self.max_dropped_fraction < 1 or self.min_rows < 1:
             raise DataError(
                 f"max_dropped_fraction is {self.max_dropped_fraction} and min_rows {self.min_rows}; "
@@ -62,6 +69,8 @@ class RowReport:
     """Deltas recorded."""
     not_applied: int = 0
     """Deltas that the arm refused or never saw."""
+    trimmed: int = 0
+    """Applied deltas that a reviewer left out."""
     dropped: int = 0
     """Applied deltas without a fresh frame of each camera or without a fresh measured pose."""
     without_observation: int = 0
@@ -103,6 +112,7 @@ def build_rows(
     frame_stamps_s: Mapping[str, NDArray[np.float64]],
     control_rate_hz: float,
     limits: RowLimits,
+    span_s: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[Rows | None, RowReport]:
     """Match the messages of one episode.
 
@@ -112,6 +122,7 @@ def build_rows(
         frame_stamps_s: camera name to the stamps of its frames [s].
         control_rate_hz: rate that the rows should have [Hz].
         limits: what is accepted.
+        span_s: stamps of the first and the last delta that a reviewer keeps [s].
 
     Returns:
         The rows, or None when the report names a refusal; and the report.
@@ -131,14 +142,24 @@ def build_rows(
         return None, RowReport(deltas=len(deltas), refusals=tuple(refusals))
     applied, reasons = applied_deltas(deltas, arm_states)
     refusals += reasons
-    values, bad = _delta_values(applied)
+    kept = [m for m in applied if span_s[0] <= _seconds(m.header.stamp) <= span_s[1]]
+    values, bad = _delta_values(kept)
     refusals += bad
-    report = {"deltas": len(deltas), "not_applied": len(deltas) - len(applied)}
-    if bad or not applied:
-        refusals += [] if bad else ["the arm applied none of the deltas"]
+    report = {
+        "deltas": len(deltas),
+        "not_applied": len(deltas) - len(applied),
+        "trimmed": len(applied) - len(kept),
+    }
+    if bad or not kept:
+        none = (
+            "the arm applied none of the deltas"
+            if not applied
+            else "nothing is left after trimming"
+        )
+        refusals += [] if bad else [none]
         return None, RowReport(**report, refusals=tuple(refusals))
     return _match(
-        applied, values, arm_states, frame_stamps_s, control_rate_hz, limits, report, refusals
+        kept, values, arm_states, frame_stamps_s, control_rate_hz, limits, report, refusals
     )
 
 
@@ -194,6 +215,32 @@ def _match(
     refusals += _judge(report, control_rate_hz, limits)
     result = RowReport(**report, refusals=tuple(refusals))
     return (None if refusals else rows), result
+
+
+def achieved_rows(rows: Rows) -> Rows:
+    """Return the rows with what the arm did as actions, instead of what it was told; the last row has none and goes.
+
+    Action t leads from the measured pose of row t to that of row t + 1: the difference of the positions [m] along
+    `base_link`, the rotation on the left [rad], and the gripper of row t + 1.
+
+    Raises:
+        DataError: the rows have no measured pose, or there is only one.
+    """
+    if rows.states is None or len(rows.states) < 2:
+        raise DataError(
+            "achieved deltas need two rows with a measured pose; record arm_state, or export commanded ones"
+        )
+    before, after = rows.states[:-1], rows.states[1:]
+    turn = Rotation.from_rotvec(after[:, 3:6]) * Rotation.from_rotvec(before[:, 3:6]).inv()
+    actions = np.concatenate([after[:, :3] - before[:, :3], turn.as_rotvec(), after[:, 6:]], axis=1)
+    return Rows(
+        actions=actions,
+        states=before,
+        observation_s=rows.observation_s[:-1],
+        command_s=rows.command_s[:-1],
+        frame_index={name: index[:-1] for name, index in rows.frame_index.items()},
+        frame_s={name: stamps[:-1] for name, stamps in rows.frame_s.items()},
+    )
 
 
 def newest_before(
