@@ -61,9 +61,9 @@ VERBS = (
         "turn recorded MCAP episodes into a LeRobot v3 data set",
     ),
     Verb(
-        "data verify",
-        "lapa_core.data.commands:VerifyConfig",
-        "check every row, video and index of a LeRobot v3 data set",
+        "data doctor",
+        "lapa_core.data.doctor:DoctorConfig",
+        "find every fault of recordings, or of a LeRobot v3 data set",
     ),
     Verb(
         "laq train",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lapa data info | import | export | verify`: configs, and what each prints."""
+"""`lapa data info | import | export`: configs, and what each prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from lapa_core.data.describe import describe
 from lapa_core.data.export import ActionKind, export_recordings
 from lapa_core.data.mcap_episode import recover
 from lapa_core.data.recorded_rows import RowLimits
-from lapa_core.data.verify import verify
 from lapa_core.data.video import VideoQuality
 
 
@@ -63,16 +62,6 @@ class ExportConfig:
     rows are blocking moves. Both need a recorded arm_state."""
     quality: VideoQuality = field(default_factory=VideoQuality)
     """Video compression."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
-    """Check every row, video and index of a LeRobot v3 data set."""
-
-    path: Path
-    """Folder of the data set."""
-    decode: bool = True
-    """Decode every frame; without it only the times in the packets are compared."""
 
 
 @singledispatch
@@ -126,14 +115,4 @@ def _(config: ExportConfig) -> None:
     print(
         f"{config.out}: {len(reports) - refused - known} episodes ({rows} rows) exported, {known} "
         f"were there before, {refused} refused"
-    )
-
-
-@main.register
-def _(config: VerifyConfig) -> None:
-    report = verify(config.path, decode=config.decode, progress=True)
-    report.raise_on_problem()
-    print(
-        f"{config.path}: sound; {report.num_episodes} episodes, {report.num_frames} rows, "
-        f"{report.num_videos} videos"
     )

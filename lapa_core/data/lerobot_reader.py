@@ -172,7 +172,7 @@ class LeRobotSource:
         if len(mine) != length or (length and mine[-1] - mine[0] + 1 != length):
             raise DataError(
                 f"{path}: episode {index} has {len(mine)} rows, its table says {length} in one "
-                "piece; run `lapa data verify` and write the set again"
+                "piece; run `lapa data doctor` and write the set again"
             )
         return table.slice(int(mine[0]), length)
 
@@ -196,7 +196,7 @@ class LeRobotSource:
             raise DataError(
                 f"{path}: episode {index} should have {length} frames at {self.fps:g} Hz from "
                 f"{start_s:.3f} s; found {len(frames)}{' at other times' if len(frames) == length else ''}: "
-                "the file is cut short or from_timestamp or fps is wrong; run `lapa data verify`"
+                "the file is cut short or from_timestamp or fps is wrong; run `lapa data doctor`"
             )
         return frames
 

@@ -93,7 +93,7 @@ def _scan_lerobot(item: ScanItem) -> Found:
             table, pts = packets, _episode_pts(packets, place, item.fps)
         problem = _episode_problem(place, pts, table, item.fps)
         if problem:
-            yield name, f"{item.place}: {problem}; run `lapa data verify`"
+            yield name, f"{item.place}: {problem}; run `lapa data doctor`"
             continue
         content = hash_texts([file_hash, str(pts[0]), str(pts[-1]), "" if stored else name])
         yield _clip(item, name, str(place.index), table, pts, content)

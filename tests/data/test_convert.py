@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from lapa_core.data.commands import ExportConfig, ImportConfig, InfoConfig, VerifyConfig, main
+from lapa_core.data import doctor
+from lapa_core.data.commands import ExportConfig, ImportConfig, InfoConfig, main
 from lapa_core.data.convert import hold, import_source
 from lapa_core.data.episode import open_source
 from lapa_core.data.verify import verify
@@ -77,7 +78,7 @@ def test_commands_say_what_they_did(tmp_path, plan, stamps, write_video, capsys)
     assert "killed.mcap: REFUSED: its outcome is 'interrupted'" in said
     assert "late.mcap: REFUSED: its outcome is 'timeout'" in said
     assert "1 episodes (10 rows) exported, 0 were there before, 2 refused" in said
-    main(VerifyConfig(path=tmp_path / "set"))
+    doctor.main(doctor.DoctorConfig(path=tmp_path / "set"))
     assert "sound; 1 episodes, 10 rows, 1 videos" in capsys.readouterr().out
     main(InfoConfig(path=tmp_path / "set"))
     said = capsys.readouterr().out
