@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lapa_core.data.pair_batch import PairBatch
+from lapa_core.train.sampling import Part
+
+ALONE = Part()
+"""The one process that has the whole batch."""
 
 
 def to_float(frames_BHWC: Tensor) -> Tensor:
@@ -39,16 +43,19 @@ def images_of(batch: PairBatch, device: torch.device) -> tuple[Tensor, Tensor]:
     )
 
 
-def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:
+def random_shift(images_BCHW: Tensor, max_shift_px: int, part: Part = ALONE) -> Tensor:
     """Shift each image by up to +-max_shift_px in both axes, repeating the border.
 
     A shift keeps the label: end-effector deltas are relative, so the whole scene may move by a few pixels.
+    The random numbers are drawn for the joint batch of which these images are a part, here and in `random_light`.
     """
     if max_shift_px == 0:
         return images_BCHW
     batch, _, height, width = images_BCHW.shape
     padded = F.pad(images_BCHW, (max_shift_px,) * 4, mode="replicate")
-    offset_B2 = torch.randint(0, 2 * max_shift_px + 1, (batch, 2)).tolist()
+    offset_B2 = part.draw(
+        lambda joint: torch.randint(0, 2 * max_shift_px + 1, (joint, 2)), batch
+    ).tolist()
     views = [
         image[:, y : y + height, x : x + width]
         for image, (y, x) in zip(padded, offset_B2, strict=True)
@@ -56,11 +63,13 @@ def random_shift(images_BCHW: Tensor, max_shift_px: int) -> Tensor:
     return torch.stack(views).contiguous(memory_format=torch.channels_last)
 
 
-def random_light(images_BCHW: Tensor, strength: float) -> Tensor:
+def random_light(images_BCHW: Tensor, strength: float, part: Part = ALONE) -> Tensor:
     """Scale the contrast and move the brightness of each image by up to +-strength; colours keep their hue."""
     if strength == 0.0:
         return images_BCHW
-    shape = (len(images_BCHW), 1, 1, 1)
-    gain = 1.0 + strength * (2.0 * torch.rand(shape, device=images_BCHW.device) - 1.0)
-    bias = 0.5 * strength * (2.0 * torch.rand(shape, device=images_BCHW.device) - 1.0)
-    return images_BCHW * gain + bias
+
+    def draw(joint: int) -> Tensor:
+        return torch.rand((joint, 1, 1, 1), device=images_BCHW.device)
+
+    gain, bias = (strength * (2.0 * part.draw(draw, len(images_BCHW)) - 1.0) for _ in range(2))
+    return images_BCHW * (1.0 + gain) + 0.5 * bias

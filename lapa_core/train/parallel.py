@@ -14,13 +14,16 @@ accelerate 1.15 shards only on accelerators, and what cannot run on CPUs could n
 
 Losses are means over a rank's part and gradients are averaged, so ranks together do what one process does on the joint
 batch, up to the order of sums.
+
+With precision bf16 matrices are multiplied in bfloat16 by the objective's autocast; weights, gradients that are summed
+over ranks, and the optimizer stay in float32. FSDP2 then also sends its weights in bfloat16.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
@@ -30,6 +33,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lapa_core.errors import SetupError
+from lapa_core.train.recompute import recompute
+from lapa_core.train.sampling import Part
 from lapa_core.train.synced_norm import sync_batch_norm
 
 PATIENCE = timedelta(hours=12)
@@ -40,13 +45,20 @@ A rank that dies ends them all at once anyway: torchrun sees to that."""
 class Parallel:
     """This process among those that train together."""
 
-    def __init__(self, device: str, strategy: Literal["ddp", "fsdp2"] = "ddp"):
+    def __init__(
+        self, device: str, strategy: Literal["ddp", "fsdp2"] = "ddp", *, static: bool = True
+    ):
         """Join the group that torchrun describes, if it started this process.
+
+        Args:
+            device: torch device; `cuda` is each process's own under torchrun.
+            strategy: ddp keeps the whole model in each process, fsdp2 divides it.
+            static: every step uses the same parameters; False lets DDP look for the unused ones.
 
         Raises:
             SetupError: CUDA is asked for and not there, or the strategy needs torchrun.
         """
-        self.strategy = strategy
+        self.strategy, self._static = strategy, static
         self.rank, self.world, self.launched = 0, 1, "TORCHELASTIC_RUN_ID" in os.environ
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError(f"device is {device}, but torch sees no CUDA device; use --device cpu")
@@ -56,7 +68,7 @@ class Parallel:
         elif strategy == "fsdp2":
             raise SetupError(
                 "parallel is fsdp2, which divides the model among processes; start them with "
-                "`torchrun --nproc-per-node N -m lapa_core laq train ...`, or use --parallel ddp"
+                "`torchrun --nproc-per-node N -m lapa_core ...`, or use ddp"
             )
 
     @property
@@ -64,28 +76,68 @@ class Parallel:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
-    def wrap(self, objective: nn.Module, *, compiled: bool = False) -> nn.Module:
+    @property
+    def part(self) -> Part:
+        """Which part of every joint batch is this process's."""
+        return Part(rank=self.rank, world=self.world)
+
+    def wrap(
+        self,
+        objective: nn.Module,
+        *,
+        compiled: bool = False,
+        units: Sequence[nn.Module] | None = None,
+        bf16: bool = False,
+        recomputed: bool = False,
+    ) -> nn.Module:
         """Move a module to the device and return what the loop calls; its weights stay where they are named.
 
         Weights of convolutions become channels-last, as the images are: gradients then have the layout of their
         weights, which DDP's buckets need and convolutions on CPUs run faster with. FSDP2 takes no such weights.
+
+        Args:
+            objective: what the loop calls.
+            compiled: compile it; under FSDP2, and where units are given, unit by unit.
+            units: what FSDP2 gathers at a time; by default the outermost blocks.
+            bf16: under FSDP2, gather the weights in bfloat16.
+            recomputed: keep no activations inside the units; compute them again in the backward pass.
         """
-        objective.to(self.device)
-        if self.strategy == "ddp":
-            _channels_last(objective)
+        if recomputed:
+            recompute(units or blocks(objective))
         if self.world > 1:
             sync_batch_norm(objective)
-        if not self.launched:
-            if compiled:
-                objective.compile(dynamic=False)
-            return objective
-        if self.strategy == "fsdp2":
-            return _shard(objective, compiled)
+        if self.launched and self.strategy == "fsdp2":
+            parts = blocks(objective) if units is None else list(units)
+            return _shard(objective, parts, self.device, compiled=compiled, bf16=bf16)
+        objective.to(self.device)
+        _channels_last(objective)
         if compiled:
             # Dynamo cuts the graph at DDP's buckets, which it cannot do where the graph is declared static.
             torch._dynamo.config.optimize_ddp = False
-            objective.compile(dynamic=False)
-        return self._accelerator.prepare_model(objective)
+            for part in units or [objective]:
+                part.compile(dynamic=False)
+        return self._accelerator.prepare_model(objective) if self.launched else objective
+
+    @contextmanager
+    def adding(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        """Let a backward pass add to the gradients; the ranks exchange them in the last of a step.
+
+        Args:
+            module: what `wrap` returned.
+            last: whether no further backward pass follows in this step.
+        """
+        if not self.launched or last:
+            if self.launched and self.strategy == "fsdp2":
+                module.set_requires_gradient_sync(True)  # type: ignore[operator]
+            yield
+        elif self.strategy == "fsdp2":
+            module.set_requires_gradient_sync(False)  # type: ignore[operator]
+            yield
+        elif self.world > 1:
+            with module.no_sync():  # type: ignore[operator]
+                yield
+        else:
+            yield
 
     def mean(self, metrics: dict[str, float]) -> dict[str, float]:
         """Average metrics over the ranks; every rank must call with the same names."""
@@ -117,8 +169,10 @@ class Parallel:
     def _join(self) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        # The graph is the same at every step; static_graph also finds the parameters that it never uses.
-        options = DistributedDataParallelKwargs(static_graph=True)
+        # Where the graph is the same at every step, static_graph also finds the parameters that it never uses.
+        options = DistributedDataParallelKwargs(
+            static_graph=self._static, find_unused_parameters=not self._static
+        )
         self._accelerator = Accelerator(
             cpu=self.device.type == "cpu",
             kwargs_handlers=[options, InitProcessGroupKwargs(timeout=PATIENCE)],
@@ -150,16 +204,31 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def _shard(objective: nn.Module, compiled: bool) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard
+def _shard(
+    objective: nn.Module,
+    units: Sequence[nn.Module],
+    device: torch.device,
+    *,
+    compiled: bool,
+    bf16: bool,
+) -> nn.Module:
+    """Divide a module among the ranks, unit by unit: no GPU ever holds all of it."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     # It warns of in-place changes of a block's output, which no model here makes.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    for block in blocks(objective):
-        if compiled:
-            block.compile()
-        fully_shard(block)
-    fully_shard(objective)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if bf16:
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    for unit in [*units, objective]:
+        unit.to(device)
+        if compiled and unit is not objective:
+            unit.compile()
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     return objective
 
 

@@ -12,8 +12,8 @@
 All randomness of a step is a function of (seed, step) (`lapa_core.train.sampling`), so weights, optimizer and
 step are the whole state, and the losses after a resume equal those of the straight run bit for bit.
 
-Where several processes train together, all of them call everything here and only the leading one writes. A state holds
-whole tensors, so a run that FSDP2 divided among eight processes may go on in one.
+Where several processes train together, all of them call everything here; only the leading one writes, except that under
+FSDP2 each writes its part of the state. A run that FSDP2 divided among eight processes may go on in one, or in four.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from lapa_core.checkpoint import load_checkpoint, save_checkpoint
+from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError
-from lapa_core.train.parallel import divided_like, whole
+from lapa_core.train.state import KIND, load_state, save_state
 
 STATE_DIR = "state"
 METRICS_FILE = "metrics.jsonl"
@@ -89,7 +89,7 @@ class TrainingRun:
             if self.leads:
                 (self.out / METRICS_FILE).unlink(missing_ok=True)
             return 0
-        tensors, config = load_checkpoint(self.out / STATE_DIR)
+        config = load_config(self.out / STATE_DIR, KIND)
         if config["settings"] != self.settings:
             changed = sorted(
                 k for k in self.settings if config["settings"].get(k) != self.settings[k]
@@ -98,15 +98,7 @@ class TrainingRun:
                 f"{self.out} holds a run with other settings ({', '.join(changed) or 'fewer keys'} differ); "
                 "resume with the same ones or choose another --out"
             )
-        like = model.state_dict()
-        weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        model.load_state_dict(
-            {k: divided_like(v, like[k]) if k in like else v for k, v in weights.items()}
-        )
-        for name, buffer in _unsaved_buffers(model).items():
-            if (kept := tensors.get(f"buffer.{name}")) is not None:
-                buffer.copy_(kept)
-        _load_optimizer(model, optimizer, tensors)
+        load_state(self.out / STATE_DIR, model, optimizer)
         step = int(config["step"])
         if self.leads:
             self._drop_rows_from(step)
@@ -144,16 +136,8 @@ class TrainingRun:
         """Save the state after a step, when it is due."""
         done = step + 1
         if self.save_every and (done % self.save_every == 0 or step == self._last_step):
-            tensors = {f"model.{k}": whole(v) for k, v in model.state_dict().items()}
-            tensors.update({f"buffer.{k}": whole(v) for k, v in _unsaved_buffers(model).items()})
-            tensors.update(_optimizer_tensors(model, optimizer))
-            if not self.leads:
-                return
-            save_checkpoint(
-                self.out / STATE_DIR,
-                tensors,
-                {"kind": "state", "step": done, "settings": self.settings},
-            )
+            config = {"step": done, "settings": self.settings}
+            save_state(self.out / STATE_DIR, model, optimizer, config, leads=self.leads)
 
     def close(self) -> None:
         """Flush and close the event files."""
@@ -168,33 +152,3 @@ class TrainingRun:
                 line for line in path.read_text().splitlines() if json.loads(line)["step"] < step
             ]
             path.write_text("".join(row + "\n" for row in rows))
-
-
-def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes but the state dict leaves out: the released network's has no room for its counts."""
-    in_state = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in in_state}
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{key}.{name}": whole(value)
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _load_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    parameters = dict(model.named_parameters())
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, field, name = key.split(".", 2)
-            parameter = parameters[name]
-            if field == "step":  # fused kernels count on the device, the others on the CPU
-                fused = optimizer.defaults.get("fused")
-                kept = value.to(parameter.device if fused else "cpu").clone()
-            else:
-                kept = divided_like(value, parameter.detach())
-            optimizer.state[parameter][field] = kept

@@ -7,18 +7,40 @@ another one, or not at all. A checkpoint therefore needs no generator state, onl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's global generator for one step (dropout, augmentation, quantiser noise)."""
-    torch.manual_seed(
-        int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
-    )
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part of a joint batch is this process's: equal parts, cut in order."""
+
+    rank: int = 0
+    """Which part."""
+    world: int = 1
+    """Number of parts."""
+
+    def draw(self, draw_joint: Callable[[int], Tensor], share: int) -> Tensor:
+        """Return this part of random numbers that are drawn for the joint batch, whatever the number of parts."""
+        return draw_joint(share * self.world)[self.rank * share : (self.rank + 1) * share]
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch's global generator for one step (dropout, augmentation, quantiser noise).
+
+    Args:
+        seed: of the run.
+        step: counted from 0.
+        rank: for what every process draws for itself (dropout); 0 also for what is drawn for the joint batch.
+    """
+    entropy = [seed, step, rank] if rank else [seed, step]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 @lru_cache(maxsize=4)
