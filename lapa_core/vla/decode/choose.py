@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,33 +25,28 @@ def greedy(logits_BN: Tensor) -> Tensor:
     return logits_BN.argmax(dim=-1)
 
 
+@dataclass(frozen=True)
 class Sample:
     """Draw from the softmax of logits / temperature, by exponential races: the first arrival wins.
 
-    The draw is one elementwise pass and an argmax, so that it can be recorded in a CUDA graph, in which each replay goes
-    on in the generator's stream.
+    The draw is one elementwise pass and an argmax, so that it can be recorded in a CUDA graph, where each replay
+    goes on in the generator's stream.
     """
 
-    def __init__(self, generator: torch.Generator, *, temperature: float = 1.0, top_k: int = 0):
-        """Take the randomness from `generator`, on the device of the logits.
+    generator: torch.Generator
+    """On the device of the logits; advanced by every call."""
+    temperature: float = 1.0
+    """Above 0; below 1 sharpens."""
+    top_k: int = 0
+    """Only so many of the likeliest ids are drawn from (ties with the last are kept); 0: all."""
 
-        Args:
-            generator: advanced by every call.
-            temperature: above 0; below 1 sharpens.
-            top_k: only the so many likeliest ids are drawn from (ties with the last are kept); 0: all.
-
-        Raises:
-            ContractError: temperature or top_k out of range.
-        """
-        if not (temperature > 0.0 and math.isfinite(temperature)):
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0.0 and math.isfinite(self.temperature)):
             raise ContractError(
-                f"temperature is {temperature}; it must be positive (`greedy` is what 0 would mean)"
+                f"temperature is {self.temperature}; it must be positive (`greedy` is what 0 would mean)"
             )
-        if top_k < 0:
-            raise ContractError(f"top_k is {top_k}; give at least 1, or 0 for all ids")
-        self.generator = generator
-        self.temperature = temperature
-        self.top_k = top_k
+        if self.top_k < 0:
+            raise ContractError(f"top_k is {self.top_k}; give at least 1, or 0 for all ids")
 
     def __call__(self, logits_BN: Tensor) -> Tensor:
         """Return drawn ids (B,)."""

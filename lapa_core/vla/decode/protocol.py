@@ -40,7 +40,7 @@ class KvStore(Protocol):
 
 
 class SequenceModel(Protocol):
-    """A model that answers with a sequence of tokens. Nothing here may wait for the device, `prefix` excepted."""
+    """A model that answers with a sequence of tokens. Only `prefix_embeddings` may wait for the device."""
 
     latent: tuple[int, int] | None
     """(tokens K, codes N) of the latent head."""
