@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vision-language model of `transformers` as a policy: prompt with images, then latent codes or action bins.
+
+The network is the family's own, without its text head. What is ours is the sequence that it reads: image features,
+text embeddings and the state in the places of the prompt's ids, and behind them the tokens of a head.
+
+Shapes: B sequences, L prefix positions, C cameras, N images (B * C), P tokens of one image, Q queries, D width,
+K tokens of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
+
+from lapa_core.actions.bins import ActionBins
+from lapa_core.errors import CheckpointError, DataError
+from lapa_core.vla.base import Choose, Head, Inputs, VlaModel
+from lapa_core.vla.decode.cache import attention_mask
+from lapa_core.vla.decode.forced import forced_logits
+from lapa_core.vla.decode.protocol import KvStore, Prompt
+from lapa_core.vla.decode.static import decode_sequence
+from lapa_core.vla.hf.config import HfConfig
+from lapa_core.vla.hf.families import family_of
+from lapa_core.vla.hf.heads import INIT_STD, TokenHead
+from lapa_core.vla.hf.text import STATE_ID, HfText, read_backbone_config, readable
+
+_ATTENTION = "sdpa"
+"""The one implementation that takes masks of any form and is fused where it can be."""
+
+_STEP = 16
+"""Prompts are padded to multiples of this, so that few lengths occur."""
+
+
+class HfVla(VlaModel):
+    """Implements `lapa_core.vla.decode.protocol.SequenceModel` over a backbone of `transformers`."""
+
+    text_type = HfText
+    config: HfConfig
+    text: HfText | None
+
+    def __init__(self, config: HfConfig, text: HfText | None, network: Any = None):
+        """Build the architecture that `text` describes; without it, the one that `config.model` names.
+
+        Args:
+            config: what it sees and how it decodes.
+            text: tokenizer and architecture; none for a model that is only counted.
+            network: a network with weights; none makes a fresh one.
+
+        Raises:
+            ContractError: the vision tower does not take frames of `config.image_px`.
+            CheckpointError: the backbone cannot be read or is of no known family.
+        """
+        super().__init__(config, text)
+        backbone = read_backbone_config(config.model) if text is None else text.backbone
+        self.family = family_of(backbone)
+        self._side = self.family.side_tokens(config.image_px)
+        self.network = _fresh(backbone) if network is None else network
+        self.full_prefix = self.family.full_prefix
+        self.latent_head: TokenHead | None = None
+        self.action_head: TokenHead | None = None
+        self.state = nn.Linear(config.state_dim, self.width) if config.proprioception else None
+        if self.state is not None:
+            nn.init.normal_(self.state.weight, std=INIT_STD)
+        if config.freeze_vision:
+            for parameter in self.vision_parameters():
+                parameter.requires_grad_(False)
+
+    @classmethod
+    def start(cls, config: HfConfig, instructions: Iterable[str]) -> HfVla:
+        """Return a model with the pretrained weights of `config.model`, in float32.
+
+        Raises:
+            CheckpointError: the backbone cannot be read.
+        """
+        text = HfText.fetch(config.model)
+        with readable(config.model):
+            whole = AutoModelForImageTextToText.from_pretrained(
+                config.model, dtype=torch.float32, attn_implementation=_ATTENTION
+            )
+        return cls(config, text, whole.model)
+
+    def prepare(
+        self,
+        image_BCHW: Tensor,
+        instructions: Sequence[str],
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Inputs:
+        """Normalise the images and lay out the prompts, padded on the left.
+
+        Raises:
+            DataError: a camera or the state is missing or of the wrong shape; an instruction that cannot be asked.
+        """
+        text, config = self._need_text(), self.config
+        given = {**(extra or {}), config.cameras[0]: image_BCHW}
+        shape = (len(instructions), 3, config.image_px, config.image_px)
+        frames = [_pick(given, name, shape) for name in config.cameras]
+        rows = [text.encode(instruction, config) for instruction in instructions]
+        length = -(-max(map(len, rows)) // _STEP) * _STEP
+        ids_BL = torch.tensor([(0,) * (length - len(row)) + row for row in rows])
+        lengths_B1 = torch.tensor([[len(row)] for row in rows])
+        visible_BL = torch.arange(length) >= length - lengths_B1
+        places = {
+            "ids": ids_BL,
+            "visible": visible_BL,
+            "positions": self.family.positions(ids_BL, visible_BL, self._side),
+        }
+        inputs = {name: part.to(image_BCHW.device) for name, part in places.items()}
+        inputs["pixels"] = torch.stack([text.images(frame) for frame in frames], dim=1)
+        if config.proprioception:
+            inputs["state"] = _pick(given, "state", (len(rows), config.state_dim))
+        return inputs
+
+    def read(self, inputs: Inputs) -> Inputs:
+        """Run the vision tower, so that several heads share its features."""
+        if "features" in inputs:
+            return inputs
+        rest = {name: part for name, part in inputs.items() if name != "pixels"}
+        pixels_NCHW = inputs["pixels"].flatten(0, 1)
+        features_NPD = self.family.features(self.network, pixels_NCHW)
+        images = len(self.config.cameras)
+        return {**rest, "features": features_NPD.unflatten(0, (-1, images)).flatten(1, 2)}
+
+    def latent_logits(self, inputs: Inputs, codes_BK: Tensor) -> Tensor:
+        """As `VlaModel`."""
+        self.need_latent()
+        return forced_logits(self, inputs, "latent", codes_BK)
+
+    def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
+        """As `VlaModel`."""
+        self.need_bins()
+        return forced_logits(self, inputs, "action", bins_BA)
+
+    def decode(self, inputs: Inputs, head: Head, choose: Choose) -> Tensor:
+        """As `VlaModel`."""
+        return decode_sequence(self, inputs, head, choose)
+
+    @property
+    def language(self) -> Any:
+        """The language model inside the network."""
+        return self.family.language(self.network)
+
+    @property
+    def width(self) -> int:
+        """As `VlaModel`."""
+        return int(self.language.config.hidden_size)
+
+    def summary(self, inputs: Inputs) -> Tensor:
+        """As `VlaModel`: the last hidden state of the prompt."""
+        prefix_BLD = self.prefix_embeddings(inputs, "action")
+        length = prefix_BLD.shape[1]
+        mask = attention_mask(
+            inputs["visible"], 0, length, prefix_BLD.dtype, full_prefix=self.full_prefix
+        )
+        return self.backbone(prefix_BLD, self.positions(inputs, "action"), mask, None)[:, -1]
+
+    def give_latent_head(self, tokens: int, codes: int) -> None:
+        """As `VlaModel`."""
+        self.latent = (tokens, codes)
+        self.latent_head = self._make_head(torch.ones(tokens, codes, dtype=torch.bool))
+
+    def give_action_head(self, bins: ActionBins) -> None:
+        """As `VlaModel`."""
+        self.bins = bins
+        self.action_head = self._make_head(torch.from_numpy(bins.mask))
+
+    def drop_latent_head(self) -> None:
+        """As `VlaModel`."""
+        self.latent, self.latent_head = None, None
+
+    def drop_action_head(self) -> None:
+        """As `VlaModel`."""
+        self.bins, self.action_head = None, None
+
+    def action_parameters(self) -> list[nn.Parameter]:
+        """As `VlaModel`."""
+        return [] if self.action_head is None else list(self.action_head.parameters())
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        """As `VlaModel`: the tower and its projector."""
+        parts = self.family.vision_parts(self.network)
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def blocks(self) -> list[nn.Module]:
+        """As `VlaModel`: the layers of the vision tower and of the language model."""
+        return [*self.family.vision_blocks(self.network), *self.language.layers]
+
+    def prefix_embeddings(self, inputs: Inputs, head: Head) -> Tensor:
+        """As `SequenceModel`; the prompt is the same for both heads."""
+        ids_BL = inputs["ids"]
+        image_BL = ids_BL == self.family.image_id
+        text_BL = ids_BL.masked_fill(image_BL | (ids_BL == STATE_ID), 0)
+        embeddings_BLD: Tensor = self.language.get_input_embeddings()(text_BL)
+        features_BPD = self.read(inputs)["features"].to(embeddings_BLD.dtype)
+        embeddings_BLD = embeddings_BLD.masked_scatter(image_BL[..., None], features_BPD)
+        if self.state is not None:
+            state_BD = self.state(inputs["state"].to(self.state.weight.dtype))
+            place_BL1 = (ids_BL == STATE_ID)[..., None]
+            embeddings_BLD = torch.where(place_BL1, state_BD[:, None], embeddings_BLD)
+        return embeddings_BLD
+
+    def positions(self, inputs: Inputs, head: Head) -> Tensor:
+        """As `SequenceModel`."""
+        positions = inputs["positions"]
+        return positions if positions.ndim == 2 else positions.movedim(1, 0)
+
+    def visible(self, inputs: Inputs, head: Head) -> Tensor:
+        """As `SequenceModel`."""
+        return inputs["visible"]
+
+    def prompt(self, inputs: Inputs, head: Head) -> Prompt | None:
+        """As `SequenceModel`: images come first in these families' prompts, and so nothing stays."""
+        return None
+
+    def queries(self, head: Head) -> Tensor | None:
+        """As `SequenceModel`."""
+        return self._head(head).queries()
+
+    def backbone(
+        self, embeddings_BQD: Tensor, positions: Tensor, mask: Tensor | None, cache: KvStore | None
+    ) -> Tensor:
+        """As `SequenceModel`."""
+        hidden_BQD: Tensor = self.language(
+            inputs_embeds=embeddings_BQD,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden_BQD
+
+    def embed(self, head: Head, ids_B: Tensor, k: int) -> Tensor:
+        """As `SequenceModel`."""
+        return self._head(head).embed(ids_B)
+
+    def logits(self, head: Head, hidden_BD: Tensor, k: int) -> Tensor:
+        """As `SequenceModel`."""
+        hidden_BD = self.dropout(hidden_BD) if head == "action" else hidden_BD
+        return self._head(head).logits(hidden_BD, k)
+
+    def _head(self, head: Head) -> TokenHead:
+        found = self.latent_head if head == "latent" else self.action_head
+        if found is None:
+            raise CheckpointError(f"this model has no {head} head")
+        return found
+
+    def _make_head(self, mask_KN: Tensor) -> TokenHead:
+        scale = getattr(self.language.get_input_embeddings(), "scalar_embed_scale", 1.0)
+        parallel = self.config.decoding == "parallel"
+        return TokenHead(self.width, mask_KN, parallel=parallel, scale=scale).to(self.device)
+
+    def _need_text(self) -> HfText:
+        if self.text is None:
+            raise CheckpointError("this model was made to be counted; it has no tokenizer to run")
+        return self.text
+
+
+def _fresh(backbone: Any) -> Any:
+    """Return the network of a configuration with fresh float32 weights, without its text head."""
+    whole = AutoModelForImageTextToText.from_config(
+        backbone, dtype=torch.float32, attn_implementation=_ATTENTION
+    )
+    return whole.model
+
+
+def _pick(given: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return one input of a batch, checked."""
+    if name not in given:
+        raise DataError(f"the model takes {name!r}, which is missing; given are {sorted(given)}")
+    if (found := tuple(given[name].shape)) != shape:
+        raise DataError(f"{name} has shape {found}; this model takes {shape}")
+    return given[name]
