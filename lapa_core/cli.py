@@ -61,6 +61,11 @@ VERBS = (
         "turn recorded MCAP episodes into a LeRobot v3 data set",
     ),
     Verb(
+        "data review",
+        "lapa_core.data.review:DataReviewConfig",
+        "look at every recording on a local page: keep, drop or trim it",
+    ),
+    Verb(
         "data doctor",
         "lapa_core.data.doctor:DoctorConfig",
         "find every fault of recordings, or of a LeRobot v3 data set",

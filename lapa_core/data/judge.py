@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lapa_core.data.curation import Mark
 from lapa_core.data.mcap_episode import Recording, read_recording
 from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, build_rows
-from lapa_core.errors import DataError
+from lapa_core.errors import ContractError, DataError
 from lapa_core.robot.contract import RobotContract, load_contract
 
 RECORDING, UNFINISHED = ".mcap", ".mcap.part"
@@ -116,9 +116,6 @@ def judge(
         outcomes: outcomes that are accepted; empty accepts every one.
         limits: what its rows must satisfy.
         mark: a reviewer's decision about it.
-
-    Raises:
-        ContractError: it names a contract that does not exist.
     """
     if path.name.endswith(UNFINISHED):
         return _unread(path, _UNFINISHED)
@@ -126,9 +123,9 @@ def judge(
         return _unread(path, f"a reviewer dropped it{f': {mark.note}' if mark.note else ''}")
     try:
         recording = read_recording(path)
-    except DataError as error:
+        contract = contract or load_contract(str(recording.metadata.get("contract_name", "")))
+    except (ContractError, DataError) as error:
         return _unread(path, str(error))
-    contract = contract or load_contract(str(recording.metadata.get("contract_name", "")))
     instruction = str(recording.metadata.get("instruction", "")).strip()
     limits = limits or RowLimits()
     refusals = _refusals(recording, contract, tuple(outcomes))

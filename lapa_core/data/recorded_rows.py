@@ -142,7 +142,7 @@ def build_rows(
         return None, RowReport(deltas=len(deltas), refusals=tuple(refusals))
     applied, reasons = applied_deltas(deltas, arm_states)
     refusals += reasons
-    kept = [m for m in applied if span_s[0] <= _seconds(m.header.stamp) <= span_s[1]]
+    kept = [m for m in applied if span_s[0] <= seconds(m.header.stamp) <= span_s[1]]
     values, bad = _delta_values(kept)
     refusals += bad
     report = {
@@ -174,12 +174,12 @@ def _match(
     refusals: list[str],
 ) -> tuple[Rows | None, RowReport]:
     """Give every applied delta its frames and its pose, and judge the result."""
-    command_s = np.array([_seconds(m.header.stamp) for m in applied])
-    answered_s = np.array([_seconds(m.observation_stamp) for m in applied])
+    command_s = np.array([seconds(m.header.stamp) for m in applied])
+    answered_s = np.array([seconds(m.observation_stamp) for m in applied])
     observation_s = np.where(answered_s > 0, answered_s, command_s)
     sources = {f"camera {name}": stamps for name, stamps in frame_stamps_s.items()}
     if arm_states:
-        sources["arm_state"] = np.array([_seconds(m.header.stamp) for m in arm_states])
+        sources["arm_state"] = np.array([seconds(m.header.stamp) for m in arm_states])
     matched, fresh = {}, np.ones(len(applied), dtype=bool)
     for name, stamps in sources.items():
         matched[name], age_s = newest_before(stamps, observation_s)
@@ -316,5 +316,6 @@ def _judge(report: Mapping[str, Any], control_rate_hz: float, limits: RowLimits)
     return refusals
 
 
-def _seconds(stamp: Any) -> float:
+def seconds(stamp: Any) -> float:
+    """Return a ROS stamp as a number [s]."""
     return float(stamp.sec) + stamp.nanosec * 1e-9

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The review page: what it shows, what it writes, what it refuses."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from lapa_core.data.curation import CURATION_NAME, Mark, load_marks
+from lapa_core.data.export import export_recordings
+from lapa_core.data.review.run import DataReviewConfig
+from lapa_core.data.review.server import Review, ReviewPage
+from lapa_core.data.review.sheet import PICTURES, SIDE_PX
+from lapa_core.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path, plan):
+    recordings = tmp_path / "recordings"
+    (recordings / "monday").mkdir(parents=True)
+    plan.write(recordings / "a.mcap")
+    plan.write(recordings / "monday/b.mcap")
+    plan.pause_after = {4: 3.0}
+    plan.write(recordings / "monday/c.mcap")
+    plan.contract_name = "no_such_robot"
+    plan.write(recordings / "d.mcap")
+    return recordings
+
+
+@pytest.fixture
+def review(folder):
+    review = Review(DataReviewConfig(recordings=folder))
+    review.read_all()
+    return review
+
+
+@pytest.fixture
+def client(review):
+    return TestClient(ReviewPage(review).application("127.0.0.1"), base_url="http://127.0.0.1:8711")
+
+
+def test_every_recording_is_shown_with_its_faults(client):
+    state = client.get("/episodes").json()
+    facts = {one["episode"]: one for one in state["episodes"]}
+    assert state["total"] == 4
+    assert list(facts) == ["a.mcap", "d.mcap", "monday/b.mcap", "monday/c.mcap"]
+    assert facts["a.mcap"]["refusals"] == []
+    assert facts["a.mcap"]["rows"] == 10
+    assert facts["a.mcap"]["duration_s"] == pytest.approx(2.15, abs=0.06)
+    assert "3.20 s lie between" in facts["monday/c.mcap"]["refusals"][0]
+    assert "no_such_robot" in facts["d.mcap"]["refusals"][0]
+    assert "Review of recordings" in client.get("/").text
+
+
+def test_the_strip_goes_from_the_first_to_the_last_picture(client, stamps):
+    picture = np.asarray(Image.open(io.BytesIO(client.get("/strip/monday/b.mcap").content)))
+    assert picture.shape == (SIDE_PX, PICTURES * SIDE_PX, 3)
+    numbers = [stamps.read(part) for part in np.split(picture, PICTURES, axis=1)]
+    assert numbers[0] == 0
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == round(2.2 * 20) - 1
+
+
+def test_decisions_are_written_and_obeyed(client, folder, tmp_path):
+    dropped = client.post(
+        "/decide", json={"episode": "a.mcap", "keep": False, "note": "shaky"}
+    ).json()
+    assert dropped["refusals"][0] == "dropped by a reviewer"
+    assert dropped["rows"] == 10  # still shown as it was recorded
+    trimmed = client.post("/decide", json={"episode": "monday/c.mcap", "last_s": 0.9}).json()
+    assert trimmed["refusals"] == []
+    assert trimmed["rows"] == 4
+    assert trimmed["times_s"][:2] == pytest.approx([0.13, 0.33])
+    assert len(trimmed["times_s"]) == 10
+
+    assert load_marks(folder) == {
+        "a.mcap": Mark(episode="a.mcap", keep=False, note="shaky"),
+        "monday/c.mcap": Mark(episode="monday/c.mcap", last_s=0.9),
+    }
+    reports = export_recordings(folder, tmp_path / "set")
+    assert [r.path.name for r in reports if r.accepted] == ["b.mcap", "c.mcap"]
+    kept = client.post("/decide", json={"episode": "a.mcap"}).json()
+    assert kept["refusals"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"episode": "../secret.mcap", "keep": False}, "no recording of"),
+        ({"episode": "a.mcap", "first_s": -1}, "rows from -1"),
+        ({"episode": "a.mcap", "color": 1}, "an object with"),
+        ([], "send a JSON object"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(client, folder, body, reason):
+    answer = client.post("/decide", content=json.dumps(body))
+    assert answer.status_code == 400
+    assert reason in answer.json()["error"]
+    assert not (folder / CURATION_NAME).exists()
+
+
+def test_other_sites_cannot_decide(client, folder):
+    drop = {"episode": "a.mcap", "keep": False}
+    evil = {"origin": "http://evil.example"}
+    assert client.post("/decide", json=drop, headers=evil).status_code == 403
+    assert client.get("/episodes", headers={"host": "evil.example"}).status_code == 400
+    assert not (folder / CURATION_NAME).exists()
+    own = {"origin": "http://127.0.0.1:8711"}
+    assert client.post("/decide", json=drop, headers=own).status_code == 200
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"holds no \.mcap file"):
+        Review(DataReviewConfig(recordings=tmp_path))
