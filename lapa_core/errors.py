@@ -24,3 +24,7 @@ class CheckpointError(LapaError, ValueError):
 
 class SetupError(LapaError, RuntimeError):
     """Something that the machine needs is not installed or cannot start."""
+
+
+class ServerError(LapaError, ConnectionError):
+    """A policy server cannot be reached, does not answer in time, or refuses."""

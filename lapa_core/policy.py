@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy behind one call: a camera frame and an instruction in, one end-effector delta out.
 
-Importing this module needs numpy only; torch is imported by `Policy.load`.
+Importing this module needs numpy only; torch is imported by `Policy.load`, unless the model runs in a `lapa serve`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from lapa_core.actions.bins import ActionBins
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.checkpoint import load_config
-from lapa_core.errors import ActionError, CheckpointError
+from lapa_core.errors import ActionError, CheckpointError, ContractError
 from lapa_core.image import preprocess
 from lapa_core.paths import CHECKPOINTS_DIR
 
 DEFAULT_CHECKPOINT = CHECKPOINTS_DIR / "sim_policy"
 """The policy that ships with the package, trained for the simulator."""
+SERVER_SCHEMES = ("ws://", "wss://")
+"""How the address of a policy server begins."""
 
 
 class Engine(Protocol):
@@ -50,7 +52,7 @@ class Policy:
 
     def __init__(self, engine: Engine, config: dict[str, Any]):
         """Wrap an engine; `config` is the checkpoint's."""
-        self._engine = engine
+        self.engine = engine
         self._bins = ActionBins.from_dict(config["bins"])
         self.image_px: int = config["image_px"]
         self.contract_hash: str = config["contract_hash"]
@@ -69,7 +71,7 @@ class Policy:
         """Rebuild a policy from a checkpoint folder; without one, the policy that ships with the package.
 
         Args:
-            directory: checkpoint.
+            directory: checkpoint, or `ws://host:port` of a `lapa serve`, which has chosen the rest itself.
             device: torch device.
             temperature: of the sampling of bins (or codes, with a code table); 0 takes the likeliest. None
                 takes the checkpoint's own, with which it was evaluated.
@@ -77,8 +79,11 @@ class Policy:
 
         Raises:
             CheckpointError: missing, damaged, or not a policy.
-            ContractError: a temperature that is negative or not finite.
+            ContractError: a temperature that is negative or not finite, or any for a server.
+            ServerError: the server cannot be reached, or refuses.
         """
+        if isinstance(directory, str) and directory.startswith(SERVER_SCHEMES):
+            return _load_remote(directory, temperature)
         directory = DEFAULT_CHECKPOINT if directory is None else Path(directory)
         config = load_config(directory, kind="policy")
         if missing := {"bins", "image_px", "contract_hash", "control_rate_hz"} - set(config):
@@ -103,5 +108,20 @@ class Policy:
         """
         if not instruction.strip():
             raise ActionError("the instruction is empty; say what the robot shall do")
-        bins_7, latent = self._engine.step(preprocess(frame_HWC, self.image_px), instruction)
+        bins_7, latent = self.engine.step(preprocess(frame_HWC, self.image_px), instruction)
         return PolicyStep(EndEffectorDelta.from_array(self._bins.decode(bins_7)), bins_7, latent)
+
+    def close(self) -> None:
+        """Give back what the engine holds: the connection to a server."""
+        if (close := getattr(self.engine, "close", None)) is not None:
+            close()
+
+
+def _load_remote(address: str, temperature: float | None) -> Policy:
+    if temperature is not None:
+        raise ContractError(
+            f"temperature is {temperature}, but {address} has its own; give it to `lapa serve`"
+        )
+    from lapa_core.serve.client import connect_policy  # websockets comes with it
+
+    return connect_policy(address)

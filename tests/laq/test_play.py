@@ -29,9 +29,9 @@ from lapa_core.laq.play.config import LaqPlayConfig
 from lapa_core.laq.play.export import enlarge, export_film
 from lapa_core.laq.play.policy import CodePolicy
 from lapa_core.laq.play.run import Game, main, open_game
-from lapa_core.laq.play.server import listen
 from lapa_core.laq.play.starts import Start, Starts
 from lapa_core.laq.play.world import World, parse_codes
+from lapa_core.listen import listen
 from lapa_core.vla.checkpoint import PRETRAINED, save_vla
 from lapa_core.vla.config import TrunkConfig
 from lapa_core.vla.model import VlaModel

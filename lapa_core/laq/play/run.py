@@ -10,9 +10,10 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.play.config import LaqPlayConfig
 from lapa_core.laq.play.export import export_film
 from lapa_core.laq.play.policy import CodePolicy
-from lapa_core.laq.play.server import PlayPage, listen, serve
+from lapa_core.laq.play.server import PlayPage, serve
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World, parse_codes
+from lapa_core.listen import listen
 
 
 class Game(NamedTuple):

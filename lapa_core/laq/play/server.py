@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from lapa_core.errors import ActionError, LapaError, SetupError
+from lapa_core.errors import ActionError, LapaError
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World
 from lapa_core.laq.report.sheets import change_picture
@@ -165,32 +165,6 @@ def _text_in(asked: dict[str, Any]) -> str:
     if not isinstance(text, str):
         raise ActionError(f"instruction is {text!r}; words are needed")
     return text
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything is promised.
-
-    Raises:
-        SetupError: the port is in use, or the address is not this machine's.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        taken = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SetupError(
-            f"host {host!r} cannot be served on: {error}; give --host 127.0.0.1"
-        ) from error
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind(address)
-        taken.listen()
-    except OSError as error:
-        taken.close()
-        raise SetupError(
-            f"{host}:{port} cannot be served on: {error.strerror}; give another --port, or 0 for a free one"
-        ) from error
-    return taken
 
 
 def serve(application: Starlette, taken: socket.socket) -> None:

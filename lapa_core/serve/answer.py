@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One client's side of the server: its own `Policy` over the shared model, and bytes in, bytes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.policy import Policy
+from lapa_core.serve.batch import Batcher, Decision, Timing
+from lapa_core.serve.schema import REQUEST, parse_request
+from lapa_core.serve.wire import pack
+
+
+class SharedEngine:
+    """The `Engine` of one client's policy: asks the batcher and keeps the timing of the last answer."""
+
+    timing: Timing
+
+    def __init__(self, batcher: Batcher, gone: Callable[[], bool]):
+        """Take the batcher; `gone` tells whether the client has left."""
+        self._batcher, self._gone = batcher, gone
+
+    def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
+        """Return the decision on one frame; see `Batcher.ask`."""
+        decision, self.timing = self._batcher.ask(frame_SS3, instruction, self._gone)
+        return decision
+
+
+class Session:
+    """What remembers one client: a policy of its own, so that no client's memory reaches another's robot."""
+
+    def __init__(self, batcher: Batcher, config: dict[str, Any], gone: Callable[[], bool]):
+        """Make the client's policy from the checkpoint's config."""
+        self._engine = SharedEngine(batcher, gone)
+        self._policy = Policy(self._engine, config)
+        self._previous_s: float | None = None
+
+    def answer(self, data: bytes | str) -> bytes:
+        """Return the answer to one message.
+
+        Raises:
+            LapaError: the message is refused, or the model cannot answer it.
+        """
+        begun_s = time.monotonic()
+        request = parse_request(data)
+        step = self._policy.act(request.image_HWC, request.prompt)
+        timing = self._engine.timing
+        times: dict[str, float] = {
+            "infer_ms": timing.infer_s * 1e3,
+            "wait_ms": timing.wait_s * 1e3,
+            "batch": timing.batch,
+        }
+        if self._previous_s is not None:
+            times["prev_total_ms"] = self._previous_s * 1e3
+        answer: dict[str, Any] = {
+            "actions": step.delta.to_array()[None],
+            "bins": step.bins,
+            "latent": None if step.latent is None else list(step.latent),
+            "server_timing": times,
+        }
+        if request.number is not None:
+            answer[REQUEST] = request.number
+        self._previous_s = time.monotonic() - begun_s
+        return pack(answer)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread that owns the model and answers the requests of several clients in one pass. No sockets here."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.errors import LapaError, ServerError
+from lapa_core.policy import Engine
+
+log = logging.getLogger(__name__)
+
+Decision = tuple[NDArray[np.int64], "tuple[int, ...] | None"]
+"""(7,) bins and the latent codes behind them, as an `Engine` returns them."""
+
+
+@runtime_checkable
+class BatchEngine(Protocol):
+    """An engine that takes several frames at once; others are asked one by one."""
+
+    def step_many(
+        self, frames_BSS3: NDArray[np.uint8], instructions: Sequence[str]
+    ) -> list[Decision]:
+        """Return one decision per preprocessed square frame."""
+
+
+class Timing(NamedTuple):
+    """How long one request took."""
+
+    wait_s: float
+    """In the queue [s]."""
+    infer_s: float
+    """In the model [s]."""
+    batch: int
+    """Requests in the same pass."""
+
+
+class _Pending(NamedTuple):
+    frame_SS3: NDArray[np.uint8]
+    instruction: str
+    gone: Callable[[], bool]
+    arrived_s: float
+    answer: Future[tuple[Decision, Timing]]
+
+
+class Batcher:
+    """Collects requests and answers them; callers of `ask` may be on any thread."""
+
+    def __init__(self, engine: Engine | BatchEngine, *, max_batch: int, wait_s: float):
+        """Start the model's thread; see `ServeConfig` for the two numbers."""
+        self._engine, self._max_batch, self._wait_s = engine, max_batch, wait_s
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    def ask(
+        self, frame_SS3: NDArray[np.uint8], instruction: str, gone: Callable[[], bool]
+    ) -> tuple[Decision, Timing]:
+        """Wait for the decision on one frame; `gone` tells whether nobody waits for it any more.
+
+        Raises:
+            LapaError: the model refuses it.
+            ServerError: nobody waits any more, or the model failed.
+        """
+        pending = _Pending(frame_SS3, instruction, gone, time.monotonic(), Future())
+        self._queue.put(pending)
+        return pending.answer.result()
+
+    def close(self) -> None:
+        """Answer what waits and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            taken, last = self._collect(first)
+            self._answer([pending for pending in taken if not _dropped(pending)])
+            if last:
+                return
+
+    def _collect(self, first: _Pending) -> tuple[list[_Pending], bool]:
+        """Return the requests of one pass, and whether no more will come."""
+        taken, until_s = [first], time.monotonic() + self._wait_s
+        while len(taken) < self._max_batch:
+            try:
+                left_s = until_s - time.monotonic()
+                more = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                return taken, True
+            taken.append(more)
+        return taken, False
+
+    def _answer(self, taken: list[_Pending]) -> None:
+        if not taken:
+            return
+        begun_s = time.monotonic()
+        try:
+            decisions = self._decide([(each.frame_SS3, each.instruction) for each in taken])
+        except LapaError as error:
+            _fail(taken, error)
+            return
+        except Exception:  # the thread's boundary: one bad pass must not end the server
+            log.exception("the model failed on %d requests", len(taken))
+            _fail(taken, ServerError("the model failed; the server's log says why"))
+            return
+        infer_s = time.monotonic() - begun_s
+        for pending, decision in zip(taken, decisions, strict=True):
+            timing = Timing(begun_s - pending.arrived_s, infer_s, len(taken))
+            pending.answer.set_result((decision, timing))
+
+    def _decide(self, asked: list[tuple[NDArray[np.uint8], str]]) -> list[Decision]:
+        if isinstance(self._engine, BatchEngine):
+            frames, instructions = zip(*asked, strict=True)
+            return self._engine.step_many(np.stack(frames), instructions)
+        return [self._engine.step(frame, instruction) for frame, instruction in asked]
+
+
+def _dropped(pending: _Pending) -> bool:
+    """Drop a request that nobody waits for."""
+    if pending.gone():
+        pending.answer.set_exception(ServerError("the client is gone"))
+        return True
+    return False
+
+
+def _fail(taken: list[_Pending], error: LapaError) -> None:
+    for pending in taken:
+        pending.answer.set_exception(error)
