@@ -40,12 +40,17 @@ class GraphNode:
     """Executable of `PACKAGE`."""
     params: str
     """Parameter file, relative to the config folder."""
-    when: Mapping[str, str] = field(default_factory=dict)
-    """Argument values with which the node is part of the graph; empty is always."""
+    when: Mapping[str, str | list[str]] = field(default_factory=dict)
+    """Argument values, one or several, with which the node is part of the graph; empty is always."""
     set: Mapping[str, str] = field(default_factory=dict)
     """Parameter -> template; `{name}` stands for an argument's value."""
     ends_graph: bool = False
     """Whether the graph ends with this node."""
+
+    def allowed(self, argument: str) -> list[str]:
+        """Return the values of an argument of `when` with which the node is started."""
+        value = self.when[argument]
+        return [value] if isinstance(value, str) else list(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ class Graph:
         return [
             node
             for node in self.nodes
-            if all(values[key] == value for key, value in node.when.items())
+            if all(values[key] in node.allowed(key) for key in node.when)
         ]
 
 

@@ -25,6 +25,7 @@ from lapa_core.graph import PACKAGE, Graph, GraphNode, load_graph
 from lapa_core.paths import config_dir
 from lapa_core.ros_env import workspace_environment
 from lapa_core.supervisor import ProcessPlan, Sink, Supervisor
+from lapa_core.terminal import kept_terminal, with_terminal
 
 _COLOURS = (36, 32, 33, 35, 34, 96, 92)
 
@@ -34,7 +35,7 @@ class UpConfig:
     """Start a ROS graph without `ros2 launch`."""
 
     graph: Annotated[str, tyro.conf.Positional] = "policy"
-    """Graph of config/graph.yaml: policy, record or evaluate."""
+    """Graph of config/graph.yaml: policy, teleop, record or evaluate."""
     use_sim: bool = True
     """The MuJoCo table stands for arm and camera; --no-use-sim starts the arm as a dry run."""
     robot_model: str = "wx250s"
@@ -55,13 +56,12 @@ def main(config: UpConfig) -> None:
     """Run the graph until Ctrl-C, or until the node that ends it ends."""
     graph = load_graph(config.graph)
     values = graph.values(_given(config, graph))
-    environ = workspace_environment()
+    environ = with_terminal(workspace_environment())
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
-    with Supervisor(
-        process_plans(graph, values, environ), environ, coloured_sink(graph)
-    ) as supervisor:
+    plans = process_plans(graph, values, environ)
+    with kept_terminal(), Supervisor(plans, environ, coloured_sink(graph)) as supervisor:
         status = supervisor.wait(interrupted)
     sys.exit(status)
 

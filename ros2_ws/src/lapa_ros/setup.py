@@ -2,7 +2,7 @@
 from setuptools import setup
 
 PACKAGE = "lapa_ros"
-NODES = ("arm", "evaluate", "operator", "policy", "recorder", "sim")
+NODES = ("arm", "evaluate", "operator", "policy", "recorder", "sim", "teleop", "teleop_input")
 
 setup(
     name=PACKAGE,

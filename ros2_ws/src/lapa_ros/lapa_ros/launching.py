@@ -85,8 +85,9 @@ def _end_all(event: ProcessExited, _: LaunchContext) -> Shutdown:
 
 def _condition(node: GraphNode) -> Condition | None:
     terms: list[Any] = []
-    for key, value in node.when.items():
-        terms += [" and " if terms else "", "'", LaunchConfiguration(key), f"' == '{value}'"]
+    for key in node.when:
+        joined = " and " if terms else ""
+        terms += [joined, "'", LaunchConfiguration(key), f"' in {node.allowed(key)}"]
     return IfCondition(PythonExpression(terms)) if terms else None
 
 

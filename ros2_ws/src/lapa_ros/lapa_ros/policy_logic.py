@@ -16,13 +16,11 @@ from typing import Any, NamedTuple, Protocol
 from lapa_core.errors import LapaError
 from lapa_core.policy import PolicyStep
 from lapa_core.robot.contract import RobotContract
+from lapa_ros.arm_report import ArmReport, arm_blocker
 from lapa_ros.mailbox import Letter, Mailbox
 from lapa_ros.troubles import Troubles
 
 Say = Callable[[str, str], None]
-
-ARM_SILENCE_S = 0.5
-"""Arm states older than this count as a dead arm node [s]."""
 
 CLOCK_TOLERANCE_S = 0.05
 """How far in the future a frame's stamp may lie, as at the arm's gate [s]."""
@@ -33,20 +31,6 @@ class Actor(Protocol):
 
     def act(self, frame_HWC: Any, instruction: str) -> PolicyStep:
         """Decide on one delta for one RGB frame."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmReport:
-    """What the arm node said last."""
-
-    received_s: float
-    """When [s]."""
-    obeys: bool
-    """Whether it would apply a good command now."""
-    reason: str
-    """Its own sentence."""
-    contract_hash: str
-    """The contract it enforces."""
 
 
 class Asked(NamedTuple):
@@ -95,14 +79,7 @@ class Readiness:
             return f"the camera is stale: the newest frame is {_rounded(age_s)} old"
         if age_s < -CLOCK_TOLERANCE_S:
             return f"the newest frame is stamped {_rounded(-age_s)} in the future; are the clocks in step?"
-        if self.arm is None:
-            return "no arm state has ever arrived"
-        # A report from the future is one from before the clock was set back.
-        if abs(now_s - self.arm.received_s) > ARM_SILENCE_S:
-            return "the arm node is silent"
-        if self.arm.contract_hash != self._contract.hash:
-            return f"the arm enforces contract {self.arm.contract_hash[:12]}, this policy {self._contract.hash[:12]}"
-        return "" if self.arm.obeys else f"the arm does not obey: {self.arm.reason}"
+        return arm_blocker(self.arm, self._contract, now_s, "this policy")
 
 
 def _rounded(age_s: float) -> str:

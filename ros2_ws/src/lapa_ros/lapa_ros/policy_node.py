@@ -22,15 +22,14 @@ from lapa_core.errors import ContractError
 from lapa_core.policy import Policy
 from lapa_core.robot.contract import load_contract
 from lapa_ros import images, qos
+from lapa_ros.arm_report import read_report
 from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import to_message
 from lapa_ros.diagnostics import OK, WARN, Health
 from lapa_ros.following import Following
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.mailbox import Mailbox
-from lapa_ros.policy_logic import ArmReport, PolicyWorker, Readiness, Thought
-
-OBEYING = (ArmState.MODE_HOLDING, ArmState.MODE_TRACKING)
+from lapa_ros.policy_logic import PolicyWorker, Readiness, Thought
 
 
 class PolicyNode(ManagedNode):
@@ -172,10 +171,7 @@ class PolicyNode(ManagedNode):
             self.get_logger().warning(f"camera: {anew}")
 
     def _on_arm(self, state: ArmState) -> None:
-        self._readiness.arm = ArmReport(
-            received_s=self.now_s(), obeys=state.mode in OBEYING, reason=state.reason,
-            contract_hash=state.contract_hash,
-        )  # fmt: skip
+        self._readiness.arm = read_report(state, self.now_s())
 
     def _on_task(self, state: TaskState) -> None:
         if state.success and state.instruction.strip() == self._readiness.instruction:

@@ -35,6 +35,9 @@ JOINT_COMMANDS = _profile(reliable=True, depth=1)
 DELTA = _profile(reliable=True, depth=10)
 """Each delta applies once and counts, so none may be lost on the way; old ones are refused by their stamp."""
 
+INPUT = _profile(reliable=False, depth=10)
+"""What a hand does: matches every driver's `joy`; a few readings wait, so that no press of a button is missed."""
+
 STATE = _profile(reliable=True, depth=1, latched=True)
 """Arm, recorder and task states: a late subscriber gets the newest at once."""
 

@@ -20,7 +20,7 @@ REASON = "only in the source tree"
 
 # What rosdep has under another name; what pip brings is named in setup/requirements.
 ROSDEP = {"numpy": "python3-numpy", "PIL": "python3-pil", "scipy": "python3-scipy"}
-FROM_PIP = {"av", "mcap", "rosbags", "torch"}
+FROM_PIP = {"av", "mcap", "pyspacemouse", "rosbags", "torch"}
 
 
 def imported_packages():

@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 import pytest
+from lapa_ros.arm_report import ArmReport
 from lapa_ros.mailbox import Mailbox
-from lapa_ros.policy_logic import ArmReport, PolicyWorker, Readiness
+from lapa_ros.policy_logic import PolicyWorker, Readiness
 
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.errors import DataError

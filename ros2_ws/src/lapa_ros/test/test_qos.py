@@ -16,6 +16,8 @@ PAIRS = [
     (qos.JOINT_STATES, qos.RECORDED),
     (qos.JOINT_COMMANDS, qos.JOINT_COMMANDS),
     (qos.EVENTS, qos.RECORDED),
+    (qos.JOINT_STATES, qos.INPUT),
+    (qos_profile_sensor_data, qos.INPUT),
 ]
 
 

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`teleop`: a person's hand in, end-effector deltas out. A shell around `Teleop`, which decides everything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from rclpy.client import Client
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import Trigger
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import load_contract
+from lapa_core.robot.models import get_arm_model
+from lapa_ros import qos
+from lapa_ros.arm_report import read_report
+from lapa_ros.clock import is_zero, to_seconds
+from lapa_ros.deltas import to_message
+from lapa_ros.diagnostics import OK, WARN, Health
+from lapa_ros.geometry import from_pose
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.params import TeleopParams
+from lapa_ros.stamps import Arrival, StampOrder
+from lapa_ros.teleop_controls import OWN_AXES, OWN_BUTTONS, ControlMap
+from lapa_ros.teleop_leader import LeaderMotion
+from lapa_ros.teleop_logic import SWITCH_OPEN, ArmSeen, Motion, RateMotion, Speeds, Teleop
+from lapa_ros.troubles import Troubles
+
+SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hold": "arm/hold"}
+"""Button -> the service that it calls."""
+
+
+def control_map(params: TeleopParams) -> ControlMap:
+    """Return the map of the device that publishes `joy`.
+
+    Raises:
+        ContractError: a line of it cannot be read.
+    """
+    axes, buttons = {
+        "keyboard": (OWN_AXES, OWN_BUTTONS),
+        "spacemouse": (params.spacemouse_axes, params.spacemouse_buttons),
+    }.get(params.device, (params.joystick_axes, params.joystick_buttons))
+    return ControlMap(axes, buttons, params.dead_zone)
+
+
+class TeleopNode(ManagedNode):
+    """Subscribes joy, arm_state and leader/joint_states; publishes delta; calls the arm's services."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("teleop", **kwargs)
+        self._entities: list[tuple[Callable[..., object], object]] = []
+        self._sequence = 0
+        self._refused = 0
+
+    def setup(self) -> None:
+        """Load the contract, read the map and make topics and clients."""
+        params = self.params
+        self._contract = load_contract(params.contract)
+        self._map = control_map(params)
+        motion = self._motion()
+        self._logic = Teleop(self._contract, motion, params.input_timeout_s, self.say)
+        self._order, self._troubles = StampOrder(), Troubles(self.say)
+        self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
+        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
+        self._calls = {verb: self.create_client(Trigger, name) for verb, name in SERVICES.items()}
+        self._entities += [(self.destroy_client, client) for client in self._calls.values()]
+        self._listen(ArmState, "arm_state", self._on_arm, qos.STATE)
+        self._listen(Joy, "joy", self._on_joy, qos.INPUT)
+        if isinstance(motion, LeaderMotion):
+            self._leader = motion
+            self._listen(JointState, "leader/joint_states", self._on_leader, qos.INPUT)
+        self._warn_of_caps()
+
+    def start(self) -> None:
+        """Begin to look for what the hand does."""
+        self._timer = self.create_timer(1.0 / self._contract.command_rate_hz, self._tick)
+
+    def stop(self) -> None:
+        """Send nothing more; the arm then holds by its watchdog."""
+        self.destroy_timer(self._timer)
+
+    def teardown(self) -> None:
+        """Give everything back."""
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+
+    def health(self) -> Health:
+        """A hand that cannot move the arm is worth a warning, an open switch is not."""
+        reason = self._logic.reason
+        resting = reason in ("", SWITCH_OPEN)
+        values = {"sent": self._logic.num_sent, "gripper": self._logic.gripper}
+        return Health(OK if resting else WARN, reason or "moving", values)
+
+    def _motion(self) -> Motion:
+        params = self.params
+        if params.motion == "leader":
+            model = get_arm_model(params.leader_model)
+            return LeaderMotion(model, params.leader_scale, params.input_timeout_s)
+        speeds = Speeds(
+            linear_m_s=params.linear_speed_m_s, angular_rad_s=params.angular_speed_rad_s,
+            slow_factor=params.slow_factor, in_tool_frame=params.frame == "tool",
+        )  # fmt: skip
+        return RateMotion(speeds, 1.0 / self._contract.control_rate_hz)
+
+    def _warn_of_caps(self) -> None:
+        """Say where the contract makes the arm slower than the parameters ask for."""
+        contract, params = self._contract, self.params
+        for name, cap in (
+            ("linear_speed_m_s", contract.max_translation_m * contract.control_rate_hz),
+            ("angular_speed_rad_s", contract.max_rotation_rad * contract.control_rate_hz),
+        ):
+            if getattr(params, name) > cap:
+                self.get_logger().warning(
+                    f"{name} {getattr(params, name):g}: the contract caps it at {cap:g}"
+                )
+
+    def _listen(
+        self, kind: type, topic: str, callback: Callable[..., None], profile: QoSProfile
+    ) -> None:
+        subscription = self.create_subscription(kind, topic, callback, profile)
+        self._entities.append((self.destroy_subscription, subscription))
+
+    def _on_arm(self, state: ArmState) -> None:
+        now_s = self.now_s()
+        pose_44 = from_pose(state.commanded_pose)
+        report = read_report(state, now_s)
+        self._logic.hear_arm(
+            ArmSeen(report=report, gripper=state.commanded_gripper, tool_33=pose_44[:3, :3])
+        )
+        if state.refused > self._refused and self._logic.engaged:
+            text = f"the arm refused a delta: {state.last_refusal}"
+            self._troubles.happened("refused deltas", text, now_s)
+        self._refused = state.refused
+
+    def _on_joy(self, message: Joy) -> None:
+        now_s, stamp = self.now_s(), message.header.stamp
+        stamp_s = now_s if is_zero(stamp) else to_seconds(stamp)
+        if self._order.judge(stamp_s) is Arrival.LATE:
+            return
+        try:
+            controls = self._map.read(message.axes, message.buttons, stamp_s)
+        except ActionError as error:  # counts as silence
+            self._troubles.happened("unusable input", f"joy is ignored: {error}", now_s, "error")
+            return
+        verbs = self._logic.receive(controls, now_s)
+        if not self.active:
+            return
+        for verb in verbs:
+            self._call(verb)
+
+    def _on_leader(self, message: JointState) -> None:
+        stamp_s, now_s = to_seconds(message.header.stamp), self.now_s()
+        try:
+            if anew := self._leader.receive(message.name, message.position, stamp_s):
+                self.get_logger().warning(f"leader: {anew}")
+        except ActionError as error:
+            self._troubles.happened("unusable leader", str(error), now_s, "error")
+
+    def _tick(self) -> None:
+        now_s = self.now_s()
+        self._troubles.look(now_s)
+        if verb := self._logic.ready_verb(now_s):
+            self._call(verb)
+        delta = self._logic.step(now_s)
+        if delta is None:
+            return
+        self._sequence += 1
+        self._publisher.publish(
+            to_message(
+                delta,
+                source="operator",
+                sequence=self._sequence,
+                stamp_s=now_s,
+                observation_s=None,
+                contract_hash=self._contract.hash,
+            )
+        )
+
+    def _call(self, verb: str) -> None:
+        """Ask for what a button means; the answer is logged when it comes."""
+        client: Client | None = self._calls.get(verb)
+        if client is None or not client.service_is_ready():
+            self.get_logger().error(f"{verb}: {SERVICES.get(verb, 'nothing')} is not there")
+            return
+
+        def answered(future: Future) -> None:
+            if future.exception() is not None:
+                self.get_logger().error(f"{verb}: {future.exception()}")
+                return
+            answer = future.result()
+            self.say("info" if answer.success else "warn", f"{verb}: {answer.message}")
+
+        client.call_async(Trigger.Request()).add_done_callback(answered)
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(TeleopNode))
+
+
+if __name__ == "__main__":
+    main()
