@@ -117,7 +117,7 @@ def _at_least(config: object, name: str, least: int) -> None:
 
 
 LWM_DEBUG = LwmConfig(
-    vocab=256,
+    vocab=512,
     vision_vocab=40,
     hidden=32,
     inter=64,

@@ -99,7 +99,7 @@ def release_tensors(
         spaces.append(("action", "ate", "action_head", config.action_vocab))
     for ours, table, _, rows in spaces:
         yield ReleaseTensor(
-            name=f"embed.{ours}.weight",
+            name=f"tables.{ours}.weight",
             shape=(rows, config.hidden),
             key=("transformer", table, "embedding"),
         )
