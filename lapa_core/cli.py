@@ -53,7 +53,7 @@ VERBS = (
     Verb(
         "data import",
         "lapa_core.data.commands:ImportConfig",
-        "turn RLDS or plain videos into a LeRobot v3 data set",
+        "turn RLDS, HDF5 or plain videos into a LeRobot v3 data set",
     ),
     Verb(
         "data export",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 from pathlib import Path
+from typing import Literal
 
 from lapa_core.data.convert import import_source
 from lapa_core.data.describe import describe
@@ -25,10 +26,11 @@ class InfoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Turn an RLDS data set, or a folder of videos, frames or recordings, into a LeRobot v3 data set."""
+    """Turn an RLDS data set, HDF5 files, or a folder of videos, frames or recordings, into a LeRobot v3 data set."""
 
     source: Path
-    """RLDS data set, or folder of videos, of sub-folders of frames (with a frames.json), or of MCAP files."""
+    """RLDS data set, HDF5 of robomimic, LIBERO or ALOHA, or folder of videos, of sub-folders of frames (with a
+    frames.json), or of MCAP files."""
     out: Path
     """Folder of the new data set; an existing one is continued."""
     cameras: tuple[str, ...] = ()
@@ -37,6 +39,8 @@ class ImportConfig:
     """Frames per second of the data set; None keeps the source's, which must be whole and one for all."""
     image_px: int | None = None
     """Side of the square frames to store [px]; None keeps the source's size."""
+    arm: Literal["left", "right"] = "right"
+    """Which arm of ALOHA's two."""
     quality: VideoQuality = field(default_factory=VideoQuality)
     """Video compression."""
 
@@ -84,6 +88,7 @@ def _(config: ImportConfig) -> None:
         cameras=config.cameras,
         fps=config.fps,
         image_px=config.image_px,
+        arm=config.arm,
         quality=config.quality,
         progress=True,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn an RLDS data set, or a folder of videos, frames or recordings, into a LeRobot v3 data set.
+"""Turn an RLDS data set, HDF5 files, or a folder of videos, frames or recordings, into a LeRobot v3 data set.
 
 LeRobot v3 has one whole rate for everything. A video of another or a varying rate is put on that grid by
 holding the newest frame, and the true time of each frame is kept in `observation.capture_time`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,16 @@ from tqdm import tqdm
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import provenance
 from lapa_core.data import lerobot_format as fmt
-from lapa_core.data.episode import Episode, EpisodeSource, open_source
-from lapa_core.data.frame_folders import FrameFolderSource
+from lapa_core.data.episode import (
+    Episode,
+    EpisodeSource,
+    ManyCameras,
+    OnePathEach,
+    open_source,
+)
+from lapa_core.data.hdf5 import AlohaSource, RobomimicSource
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
-from lapa_core.data.mcap_source import McapSource
-from lapa_core.data.rlds import RldsSource
 from lapa_core.data.video import VideoQuality
-from lapa_core.data.videos import VideoFolderSource
 from lapa_core.errors import DataError
 
 
@@ -49,28 +52,31 @@ def import_source(
     cameras: tuple[str, ...] = (),
     fps: int | None = None,
     image_px: int | None = None,
+    arm: Literal["left", "right"] = "right",
     quality: VideoQuality | None = None,
     progress: bool = False,
 ) -> ImportReport:
     """Write every episode of a source to a LeRobot v3 data set; an existing one is continued.
 
     Args:
-        source_path: RLDS data set, or folder of videos, of sub-folders of frames, or of MCAP recordings.
+        source_path: RLDS data set, HDF5 of robomimic or ALOHA, or folder of videos, of sub-folders of frames, or of
+            MCAP recordings.
         out: folder of the data set.
         cameras: cameras to take; empty takes the first.
         fps: rate of the data set; None takes the source's own, which must be whole and one for all.
         image_px: side of the square frames to store; None keeps their size, which must be one for all.
+        arm: which arm of ALOHA's two.
         quality: video compression.
         progress: show a progress bar.
 
     Raises:
         DataError: the source cannot be read, is LeRobot already, or no episode could be imported.
     """
-    source = open_source(source_path, camera=cameras[0] if cameras else None)
+    source = open_source(source_path, camera=cameras[0] if cameras else None, arm=arm)
     if isinstance(source, LeRobotSource):
         raise DataError(f"{source_path} is a LeRobot v3 data set already; use it as it is")
-    names = cameras or ((source.camera,) if isinstance(source, RldsSource) else ("front",))
-    if len(names) > 1 and not isinstance(source, RldsSource):
+    names = cameras or ((source.camera,) if isinstance(source, ManyCameras) else ("front",))
+    if len(names) > 1 and not isinstance(source, ManyCameras):
         raise DataError(f"{source_path} has one camera; {len(names)} were named")
     known: set[str] = set()
     if (Path(out) / fmt.INFO_PATH).is_file():
@@ -112,13 +118,13 @@ def hold(times_s: NDArray[np.float64], fps: int) -> NDArray[np.int64]:
 
 def _origin(source: EpisodeSource, index: int) -> str:
     """Name an episode so that it is known again wherever the source lies."""
-    if isinstance(source, VideoFolderSource | FrameFolderSource | McapSource):
+    if isinstance(source, OnePathEach | RobomimicSource | AlohaSource):
         return source.origin(index)
     return f"{_label(source)}[{index}]"
 
 
 def _label(source: EpisodeSource) -> str:
-    return source.name if isinstance(source, RldsSource) else source.path.resolve().name
+    return source.name if isinstance(source, ManyCameras) else source.path.resolve().name
 
 
 def _rate(episode: Episode, fps: int | None) -> int:
@@ -141,7 +147,7 @@ def _views(
     episode: Episode,
     image_px: int | None,
 ) -> dict[str, NDArray[np.uint8]]:
-    if not isinstance(source, RldsSource) or len(names) == 1:
+    if not isinstance(source, ManyCameras) or len(names) == 1:
         return {names[0]: episode.frames}
     return source.views(index, names, image_px)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,22 @@ class EpisodeSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ManyCameras(Protocol):
+    """What sources of several cameras can do beside `EpisodeSource`."""
+
+    name: str
+    """Name of the data set."""
+    camera: str
+    """Camera of `episode`."""
+
+    def views(
+        self, index: int, cameras: tuple[str, ...], image_px: int | None = None
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Return the frames of several cameras of one episode, (T, H, W, 3) each."""
+        ...
+
+
 class OnePathEach:
     """What the sources share whose every episode is a file or a folder of its own.
 
@@ -145,19 +161,28 @@ class OnePathEach:
 
 
 def open_source(
-    path: str | Path, *, camera: str | None = None, fps: float | None = None
+    path: str | Path,
+    *,
+    camera: str | None = None,
+    fps: float | None = None,
+    arm: Literal["left", "right"] = "right",
 ) -> EpisodeSource:
-    """Open a LeRobot v3 or RLDS (TFDS) data set, or a folder of videos, of MCAP recordings or of frames.
+    """Open a LeRobot v3 or RLDS (TFDS) data set, HDF5 files, or a folder of videos, of MCAP recordings or of frames.
 
     Args:
         path: folder of the data set. Of several kinds in one folder the first of this order is read.
         camera: which camera to read, by its full or last name; None takes the first one of the set.
-        fps: frames per second of what does not say it itself: folders of frames, unknown RLDS sets.
+        fps: frames per second of what does not say it itself: folders of frames, unknown RLDS sets, ALOHA.
+        arm: which arm of ALOHA's two.
 
     Raises:
         DataError: the folder is missing or holds none of these; the message says what it holds.
     """
     path = Path(path)
+    from lapa_core.data.hdf5 import HDF5_SUFFIXES, open_hdf5
+
+    if path.is_file() and path.suffix.lower() in HDF5_SUFFIXES:
+        return open_hdf5(path, camera=camera, fps=fps, arm=arm)
     if not path.is_dir():
         kind = "a file" if path.exists() else "missing"
         raise DataError(f"{path} is {kind}; give the folder of a data set")
@@ -176,6 +201,7 @@ def open_source(
 
     suffixes = {p.suffix.lower() for p in path.rglob("*")}
     kinds = {
+        "HDF5 files": suffixes & set(HDF5_SUFFIXES),
         "videos": suffixes & set(VIDEO_SUFFIXES),
         "MCAP recordings": suffixes & {MCAP_SUFFIX},
         "pictures": suffixes & set(PICTURE_SUFFIXES),
@@ -186,6 +212,8 @@ def open_source(
             "%s holds %s: only the %s are read; give a folder of one kind to read the others",
             path, " and ".join(found_kinds), found_kinds[0],
         )  # fmt: skip
+    if suffixes & set(HDF5_SUFFIXES):
+        return open_hdf5(path, camera=camera, fps=fps, arm=arm)
     if suffixes & set(VIDEO_SUFFIXES):
         return VideoFolderSource(path)
     if MCAP_SUFFIX in suffixes:
@@ -195,7 +223,7 @@ def open_source(
     found = sorted(p.name for p in path.iterdir())
     raise DataError(
         f"{path} is no data set that can be read: it holds {found[:8]}. Allowed: LeRobot v3 "
-        "(meta/info.json), one RLDS version (features.json), videos "
+        "(meta/info.json), one RLDS version (features.json), HDF5 of robomimic or ALOHA, videos "
         f"({', '.join(VIDEO_SUFFIXES)}), finished MCAP recordings, or sub-folders of pictures "
         f"({', '.join(PICTURE_SUFFIXES)})"
     )
