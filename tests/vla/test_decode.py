@@ -271,6 +271,17 @@ def test_positions_count_on_from_the_largest_of_all_axes():
     assert next_positions(axes, 2).tolist() == [[[8, 9], [9, 10]]] * 3
 
 
+def test_inference_mode_may_come_and_go():
+    model = Toy().eval()
+    inputs = inputs_of(2)
+    with torch.inference_mode():
+        first = decode_sequence(model, inputs, "latent", greedy)
+        other = decode_sequence(model, {n: v.clone() for n, v in inputs.items()}, "latent", greedy)
+    again = decode_sequence(model, inputs, "latent", greedy)
+    assert first.tolist() == other.tolist() == again.tolist()
+    forced_logits(model, inputs, "latent", first).sum().backward()  # an answer may be a label
+
+
 def test_a_missing_head_is_named():
     model = Toy().eval()
     model.bins = None

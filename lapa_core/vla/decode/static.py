@@ -62,6 +62,7 @@ class Decoder:
         self._weights: WeightsMark | None = None
         self._step: Backbone | None = None
 
+    @torch.inference_mode(False)  # buffers made in that mode could not be written to outside it
     @torch.no_grad()
     def decode(self, model: SequenceModel, inputs: Inputs, head: Head, choose: Choose) -> Tensor:
         """Return the ids (B, K) int64 on the model's device, without waiting for it.
