@@ -61,6 +61,11 @@ VERBS = (
         "turn recorded MCAP episodes into a LeRobot v3 data set",
     ),
     Verb(
+        "data export-release",
+        "lapa_core.data.release_rows:ReleaseExportConfig",
+        "write a data set as the JSON lines that the authors' finetuning reads",
+    ),
+    Verb(
         "data review",
         "lapa_core.data.review:DataReviewConfig",
         "look at every recording on a local page: keep, drop or trim it",
