@@ -37,7 +37,7 @@ def test_rows_pictures_and_bins(make_set, stamps, tmp_path, capsys):
     assert angles(raw[:, 3:6], actions[:, 3:6]).max() < 1e-6
     assert stamps.read(np.asarray(Image.open(tmp_path / "out" / rows[7]["image"]))) == 17
 
-    table = list(csv.reader((tmp_path / "out/bins.csv").open()))
+    table = list(csv.reader((tmp_path / "out/bins.csv").read_text().splitlines()))
     edges = [[float(cell) for cell in line if cell] for line in table[1:]]
     assert table[0] == [str(n) for n in range(max(map(len, edges)))]
     assert edges[6] == [-0.5, 0.5, 1.5]
