@@ -83,8 +83,11 @@ def _configs(family: str, words: PreTrainedTokenizerFast) -> tuple[Any, Any]:
         kind = SmolVLMConfig if family == "smolvlm" else Idefics3Config
         text = {**_TEXT, "model_type": "llama"}
         config = kind(
-            vision_config=_VISION, text_config=text, scale_factor=2, image_token_id=image_id("<image>")
-        )  # fmt: skip
+            vision_config={**_VISION, "patch_size": 4},
+            text_config=text,
+            scale_factor=2,
+            image_token_id=image_id("<image>"),
+        )
         return config, Idefics3ImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.4, 0.5, 0.6])
     if family == "qwen2_5_vl":
         vision = {

@@ -50,6 +50,7 @@ class HfText(TextSide):
             CheckpointError: neither is there, or files are missing or of no known family.
         """
         backbone = read_backbone_config(model)
+        family_of(backbone)
         with readable(model):
             processor, _ = ImageProcessingMixin.get_image_processor_dict(model)
             tokenizer = AutoTokenizer.from_pretrained(model)
