@@ -58,6 +58,11 @@ def ee_jacobian(model: ArmModel, joints_rad: Array) -> Array:
     return _jacobian(model, _joint_transforms(model, joints_rad))
 
 
+def smallest_singular_value(model: ArmModel, joints_rad: Array) -> float:
+    """Return that of the Jacobian (translation in m) at (6,) joint positions [rad]; 0 in a singular posture."""
+    return float(np.linalg.svd(ee_jacobian(model, joints_rad), compute_uv=False)[-1])
+
+
 def solve_ik(
     model: ArmModel, target_44: Array, seed_rad: Array, margin_rad: float = 0.0
 ) -> IkSolution:
@@ -86,9 +91,11 @@ def solve_ik(
         joints = np.minimum(np.maximum(joints + step, lower), upper)
     transforms = _joint_transforms(model, joints)
     error = _pose_error(transforms[-1] @ home_44, target_44)
-    smallest = float(np.linalg.svd(_jacobian(model, transforms), compute_uv=False)[-1])
     return IkSolution(
-        joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])), smallest
+        joints,
+        float(np.linalg.norm(error[:3])),
+        float(np.linalg.norm(error[3:])),
+        smallest_singular_value(model, joints),
     )
 
 

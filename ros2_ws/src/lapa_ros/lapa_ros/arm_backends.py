@@ -30,7 +30,14 @@ class Measurement(NamedTuple):
 
 
 class Backend(Protocol):
-    """What an arm node needs of an arm. All calls come from one thread."""
+    """What an arm node needs of an arm. All calls come from one thread.
+
+    Attributes:
+        speed_limit_rad_s: the fastest that a joint's target may move [rad/s]; inf for an arm of the simulator, which
+            is what policies were evaluated with.
+    """
+
+    speed_limit_rad_s: float
 
     def send(self, joints_rad: Array, gripper: float) -> None:
         """Command (6,) joint positions [rad] and a gripper opening [1]."""
@@ -38,12 +45,35 @@ class Backend(Protocol):
     def measured(self) -> Measurement | None:
         """Return the newest measurement, or None before the first."""
 
+    def trouble(self) -> str:
+        """Return why the arm must not be moved, or "": it is not set up, a motor has a fault, a driver is silent."""
 
-class DryRunBackend:
+    def cut_torque(self) -> None:
+        """Let the motors go. Only `ArmLogic.release` calls this.
+
+        Raises:
+            ActionError: this arm has no torque to cut.
+        """
+
+
+class NoMotors:
+    """The part of a backend that only an arm of motors has."""
+
+    def trouble(self) -> str:
+        """Return that nothing is wrong."""
+        return ""
+
+    def cut_torque(self) -> None:
+        """Refuse: there is none."""
+        raise ActionError("this arm has no motors, and no torque to cut")
+
+
+class DryRunBackend(NoMotors):
     """An arm that is always where it was sent. For trying the graph without an arm and without a simulator."""
 
     def __init__(self, contract: RobotContract, clock: Callable[[], float]):
         self._clock = clock
+        self.speed_limit_rad_s = float(contract.arm.velocity_rad_s.min())
         self._joints_rad = np.array(contract.ready_joints_rad)
         self._gripper = contract.ready_gripper
 
@@ -56,7 +86,7 @@ class DryRunBackend:
         return Measurement(self._joints_rad.copy(), self._gripper, self._clock())
 
 
-class TopicBackend:
+class TopicBackend(NoMotors):
     """An arm behind topics: `receive` is fed the joint states, `publish` sends the joint commands.
 
     Attributes:
@@ -68,6 +98,7 @@ class TopicBackend:
         self._publish = publish
         self._names = [*contract.arm.joint_names, GRIPPER]
         self._newest: Measurement | None = None
+        self.speed_limit_rad_s = float("inf")
         self.order = StampOrder()
 
     def send(self, joints_rad: Array, gripper: float) -> None:

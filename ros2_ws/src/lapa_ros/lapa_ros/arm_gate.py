@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which deltas an arm may apply: from the selected source, for this contract, fresh, in order, once, finite.
+"""Which deltas an arm may apply: for this contract, fresh, finite, in order, once, at the contract's rate.
 
 No ROS here: times are seconds of the caller's clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from lapa_core.actions.delta import EndEffectorDelta
@@ -45,43 +44,57 @@ class Refused(ActionError):
         self.kind = kind
 
 
+@dataclass
+class _Heard:
+    """What is remembered of one source."""
+
+    sequence: int = 0
+    """Number of its newest command."""
+    stamp_s: float = float("-inf")
+    """Stamp of that command [s]."""
+    arrived_s: float = float("-inf")
+    """When that command arrived [s]."""
+    allowance: float = 0.0
+    """Commands that it may give at once [1]."""
+    counted_s: float = float("-inf")
+    """When the allowance was counted [s]."""
+
+
 class CommandGate:
-    """Remembers what was applied last and checks every command against that and the contract."""
+    """Remembers what each source sent last and checks every command against that and the contract."""
 
     CLOCK_TOLERANCE_S = 0.05
     """How far in the future a stamp may lie: two machines' clocks are never equal [s]."""
 
-    MOST_PER_PERIOD = 2
-    """Commands applied within one control period: caps are per delta, so a flood would be a fast arm."""
+    MOST_AT_ONCE = 2
+    """Commands that may come together after a pause: jitter is no flood."""
 
-    def __init__(self, contract: RobotContract, source: str, max_command_age_s: float):
+    RATE_TOLERANCE = 1.1
+    """How much faster than the contract's rate commands may come in the long run: caps are per delta, so a flood
+    would be a fast arm."""
+
+    def __init__(self, contract: RobotContract, max_command_age_s: float):
         self._contract = contract
-        self.source = source
         self._max_command_age_s = max_command_age_s
         # The delta is one period younger than the limit at which the policy stops using its frame.
         self._max_observation_age_s = (
             contract.max_observation_age_s + 1.0 / contract.control_rate_hz
         )
-        self._last_sequence = 0
-        self._last_stamp_s = float("-inf")
-        self._accepted_s: deque[float] = deque(maxlen=self.MOST_PER_PERIOD)
+        self._heard: dict[str, _Heard] = {}
 
     def check(self, command: Command, now_s: float, tracking: bool) -> EndEffectorDelta:
-        """Return the delta of a good command.
+        """Return the delta of a good command, and remember its number: it does not pass again.
 
         Args:
             command: what arrived.
             now_s: the caller's clock [s].
             tracking: whether the arm is following commands; a source that restarts counts from 1 again, which
-                is believed only after the arm has come to hold, and only of commands made later.
+                is believed only once the arm holds and nothing in order has come from it for the watchdog's
+                time, and only of commands made later. Two processes of one name cannot drive the arm in turns.
 
         Raises:
             Refused: with the reason.
         """
-        if command.source != self.source:
-            raise Refused(
-                "source", f"command from {command.source!r}; the arm obeys {self.source!r}"
-            )
         if command.contract_hash != self._contract.hash:
             raise Refused(
                 "contract",
@@ -90,49 +103,50 @@ class CommandGate:
             )
         if command.frame != FRAME:
             raise Refused("frame", f"command in frame {command.frame!r}; only {FRAME!r} is allowed")
-        self._check_order(command, tracking)
-        self._check_rate(now_s)
         self._check_age("command", command.stamp_s, self._max_command_age_s, now_s)
         if command.observation_s is not None:
             self._check_age(
                 "observation", command.observation_s, self._max_observation_age_s, now_s
             )
         try:
-            return EndEffectorDelta.from_array(command.values)
+            delta = EndEffectorDelta.from_array(command.values)
         except ActionError as error:
             raise Refused("values", str(error)) from error
-
-    def accept(self, command: Command, now_s: float) -> None:
-        """Remember a command that was applied at `now_s`."""
-        self._accepted_s.append(now_s)
-        self._last_sequence = command.sequence
-        self._last_stamp_s = command.stamp_s
+        heard = self._heard.setdefault(command.source, _Heard())
+        self._check_order(heard, command, now_s, tracking)
+        self._check_rate(heard, now_s)
+        return delta
 
     def forget_times(self) -> None:
         """The clock was set back: what was remembered of it says nothing about commands made from now on."""
-        self._last_stamp_s = float("-inf")
-        self._accepted_s.clear()
+        for heard in self._heard.values():
+            heard.stamp_s = heard.arrived_s = heard.counted_s = float("-inf")
 
-    def _check_order(self, command: Command, tracking: bool) -> None:
-        lower = command.sequence < self._last_sequence
-        restarted = lower and not tracking and command.stamp_s > self._last_stamp_s
-        if command.sequence > 0 and (restarted or command.sequence > self._last_sequence):
-            return
-        word = "repeated" if command.sequence == self._last_sequence else "out of order"
-        raise Refused(
-            "order",
-            f"sequence {command.sequence} is {word}; the last applied is {self._last_sequence}",
+    def _check_order(self, heard: _Heard, command: Command, now_s: float, tracking: bool) -> None:
+        restarted = (
+            0 < command.sequence < heard.sequence
+            and not tracking
+            and now_s - heard.arrived_s > self._contract.watchdog_s
+            and command.stamp_s > heard.stamp_s
         )
-
-    def _check_rate(self, now_s: float) -> None:
-        period_s = 1.0 / self._contract.control_rate_hz
-        full = len(self._accepted_s) == self.MOST_PER_PERIOD
-        if full and 0.0 <= now_s - self._accepted_s[0] < 0.9 * period_s:
+        if not restarted and command.sequence <= heard.sequence:
+            word = "repeated" if command.sequence == heard.sequence else "out of order"
             raise Refused(
-                "rate",
-                f"{self.MOST_PER_PERIOD} commands were applied in the last {period_s:g} s; "
-                f"the contract allows {self._contract.control_rate_hz:g} per second",
+                "order",
+                f"sequence {command.sequence} is {word}; the last one of {command.source!r} is {heard.sequence}",
             )
+        heard.sequence, heard.stamp_s, heard.arrived_s = command.sequence, command.stamp_s, now_s
+
+    def _check_rate(self, heard: _Heard, now_s: float) -> None:
+        rate_hz = self._contract.control_rate_hz
+        earned = (now_s - heard.counted_s) * rate_hz * self.RATE_TOLERANCE
+        heard.allowance = min(heard.allowance + earned, float(self.MOST_AT_ONCE))
+        heard.counted_s = now_s
+        if heard.allowance < 1.0:
+            raise Refused(
+                "rate", f"commands come too fast; the contract allows {rate_hz:g} per second"
+            )
+        heard.allowance -= 1.0
 
     def _check_age(self, what: str, stamp_s: float, limit_s: float, now_s: float) -> None:
         age_s = now_s - stamp_s

@@ -2,6 +2,7 @@
 """What the arm does at each instant: track, hold, stop, move to ready, park. No ROS; the clock is passed in.
 
 The rule behind every branch: on bad or missing data the arm holds the position it measured last, and says why once.
+What must happen in each fault, and the test that injects it: docs/safety.md.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
 from lapa_core.robot.controller import ArmController, minimum_jerk
+from lapa_core.robot.kinematics import forward_kinematics, smallest_singular_value
 from lapa_ros.arm_backends import Backend, Measurement
 from lapa_ros.arm_gate import Command, CommandGate, Refused
+from lapa_ros.arm_sources import SourceArbiter
 
 Array = NDArray[np.float64]
 Say = Callable[[str, str], None]
@@ -56,16 +59,21 @@ class JointMove:
         """Go on from where it was driven last, at `driven_s`, when that is longer ago than `most_s` [s]."""
         self._since_s += max(0.0, now_s - max(driven_s, self._since_s) - most_s)
 
-    def left_s(self, now_s: float) -> float:
-        """Return how long it goes on [s]; 0 once the end has been commanded."""
-        return max(0.0, self._since_s + self._duration_s - now_s)
+    def over_s(self, now_s: float) -> float:
+        """Return for how long the end has been commanded [s]; negative before that."""
+        return now_s - self._since_s - self._duration_s
 
 
 class ArmLogic:
     """The state machine between deltas and a backend; `tick` runs at the contract's command rate.
 
     MAX_TRACKING_ERROR_RAD, MAX_ASTRAY_S: an arm whose joints stay further than this from their targets for this long
-    was moved by something else (or its simulator was reset): the target is anchored anew where the arm is.
+    is blocked, or was moved by something else (or its simulator was reset): the target is anchored anew where the
+    arm is.
+    ARRIVED_RAD, SETTLE_S: a move has arrived when every joint is this close; it is given up this long after its end.
+    MIN_SINGULAR_VALUE: commands start no motion from a posture closer to singular than this: the sleep pose has
+    0.006 (wx250s) and 0.009 (vx300s), home 0, the worst reachable corner of the workspace boxes 0.018.
+    CONFIRM_S: the second request to cut the torque must come within this time of the first.
 
     Attributes:
         mode: what the arm does.
@@ -77,12 +85,17 @@ class ArmLogic:
 
     MAX_TRACKING_ERROR_RAD = 0.15
     MAX_ASTRAY_S = 0.4
+    ARRIVED_RAD = 0.1
+    SETTLE_S = 1.0
+    MIN_SINGULAR_VALUE = 0.012
+    CONFIRM_S = 10.0
 
     def __init__(
         self,
         contract: RobotContract,
         backend: Backend,
         gate: CommandGate,
+        sources: SourceArbiter,
         say: Say,
         move_speed_rad_s: float,
     ):
@@ -94,13 +107,20 @@ class ArmLogic:
         self.latency_s = float("nan")
         self.last_refusal = ""
         self.sent_rad: Array | None = None
-        self._backend, self._gate, self._say = backend, gate, say
+        self._backend, self._gate, self._sources, self._say = backend, gate, sources, say
         self._speed_rad_s = move_speed_rad_s
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
-        self._blind = True
+        self._blind, self._has_worked = True, False
+        self._slewed_rad: Array | None = None
         self._last_applied_s = self._ticked_s = float("-inf")
+        self._asked_for_release_s = float("-inf")
         self._said_refusals: set[str] = set()
+
+    @property
+    def source(self) -> str:
+        """The source that has the arm; "" before the first command."""
+        return self._sources.holder
 
     def measured(self) -> Measurement | None:
         """Return the newest measurement of the backend."""
@@ -109,14 +129,18 @@ class ArmLogic:
     def command(self, command: Command, now_s: float) -> bool:
         """Apply one delta, or refuse it and hold; return whether it was applied."""
         try:
+            self._sources.check(command.source, now_s)
             delta = self._gate.check(command, now_s, tracking=self.mode is Mode.TRACKING)
-            self._check_ready_to_track(now_s)
+            measured = self._ready_to_track(now_s)
+            if self._sources.take(command.source, now_s):
+                self._hold(measured, Mode.HOLDING, f"{command.source} takes the arm", "info")
+            if self.mode is Mode.HOLDING:
+                self._check_start(measured)
             self.controller.apply(delta, now_s)
         except ActionError as error:
             kind = error.kind if isinstance(error, Refused) else "reach"
             self._refuse(kind, str(error))
             return False
-        self._gate.accept(command, now_s)
         self.applied += 1
         self.last, self._last_applied_s = command, now_s
         self.latency_s = (
@@ -130,33 +154,33 @@ class ArmLogic:
     def tick(self, now_s: float) -> None:
         """Send the joint target of this instant, after the checks that make the arm hold."""
         ticked_s, self._ticked_s = self._ticked_s, now_s
-        measured = self._backend.measured()
+        measured, trouble = self._backend.measured(), self._backend.trouble()
+        if trouble and self.mode is Mode.WAITING:
+            self.reason = trouble
         if measured is None:
             return
         if ticked_s - now_s > CommandGate.CLOCK_TOLERANCE_S:
-            self._forget_times(measured, ticked_s - now_s)
+            self._forget_times(measured, now_s, ticked_s - now_s)
         elif self._move is not None:
             # A node that stood still must not jump to where the arm would be by now.
             self._move.resume(ticked_s, now_s, self.contract.max_joint_state_age_s)
-        if problem := self._joints_problem(measured, now_s):
+        if problem := trouble or self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
-            if self.mode not in (Mode.WAITING, Mode.STOPPED):
-                self._move = None
-                self._hold(measured, Mode.WAITING, problem)
+            self._hold_for(problem, latched=bool(trouble) and self._has_worked, measured=measured)
             if was_blind:
                 return  # an arm that comes back may be anywhere: nothing is sent until it is seen
-        elif self.mode is Mode.WAITING:
-            self._blind = False
-            self._hold(measured, Mode.HOLDING, "joint states arrive; waiting for commands", "info")
         elif self._blind:
             self._blind = False
-            self.controller.hold(measured.joints_rad)
+            self._anchor(measured, gripper=True)
+            if self.mode is Mode.WAITING:
+                self._has_worked = True
+                self._enter(Mode.HOLDING, "joint states arrive; waiting for commands", "info")
         elif self.mode is Mode.TRACKING and now_s - self._last_applied_s > self.contract.watchdog_s:
             self._hold(
                 measured, Mode.HOLDING, f"no command for {self.contract.watchdog_s:g} s (watchdog)"
             )
-        elif self._move is not None and not self._move.left_s(now_s):
-            self._finish_move()
+        elif self._move is not None and self._move.over_s(now_s) >= 0.0:
+            self._finish_move(measured, now_s)
         elif self._astray(measured, now_s):
             self._move = None
             mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
@@ -165,13 +189,14 @@ class ArmLogic:
                 mode,
                 f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off",
             )
-        self.sent_rad = (
+        joints_rad = (
             self._move.sample(now_s) if self._move is not None else self.controller.sample(now_s)
         )
+        self.sent_rad = self._slewed_rad = self._slew(joints_rad)
         self._backend.send(self.sent_rad, self.controller.gripper)
 
     def stop(self) -> str:
-        """Hold the measured position until `clear`; return what was done."""
+        """Hold the measured position, gripper included, until `clear`; return what was done."""
         self._move = None
         measured = self._backend.measured()
         if measured is None:
@@ -186,12 +211,14 @@ class ArmLogic:
         """End a latched stop; the arm goes on holding until the next command.
 
         Raises:
-            ActionError: the arm is not stopped.
+            ActionError: the arm is not stopped, or what stopped it lasts.
         """
         if self.mode is not Mode.STOPPED:
             raise ActionError(
                 f"the arm is {self.mode.name.lower()}, not stopped; there is nothing to clear"
             )
+        if trouble := self._backend.trouble():
+            raise ActionError(f"the arm stays stopped: {trouble}")
         measured = self._backend.measured()
         if measured is None or self._blind:
             self._enter(Mode.WAITING, "cleared; no joint states yet", "info")
@@ -221,6 +248,8 @@ class ArmLogic:
         self.last_refusal = ""
         self._said_refusals.clear()
         self._blind = True
+        if self.mode not in (Mode.STOPPED, Mode.PARKED):
+            self._enter(Mode.WAITING, "activated; not measured yet", "info")
 
     def halt(self, reason: str) -> None:
         """Hold the measured position because nobody will drive the arm; a latched stop and a parked arm stay so."""
@@ -249,9 +278,34 @@ class ArmLogic:
         """
         return self._start_move(Mode.PARKING, self.contract.arm.sleep_rad, "sleep pose", now_s)
 
+    def release(self, now_s: float) -> str:
+        """Cut the torque of an arm that lies in its sleep pose, when asked for the second time; return what was done.
+
+        Raises:
+            ActionError: the arm is not parked, or not in the sleep pose, or the backend has no torque to cut.
+        """
+        measured = self._measured_or_raise()
+        off_rad = float(np.abs(measured.joints_rad - self.contract.arm.sleep_rad).max())
+        if self.mode is not Mode.PARKED or off_rad > self.ARRIVED_RAD:
+            raise ActionError(
+                f"without torque the arm falls: it is {self.mode.name.lower()}, {off_rad:.2f} rad from the "
+                "sleep pose; call ~/park first"
+            )
+        if not 0.0 <= now_s - self._asked_for_release_s <= self.CONFIRM_S:
+            self._asked_for_release_s = now_s
+            return (
+                f"the torque is still on: see that the arm lies, and call again within {self.CONFIRM_S:g} s "
+                "to cut it"
+            )
+        self._asked_for_release_s = float("-inf")
+        self._backend.cut_torque()
+        self._blind = True
+        self._enter(Mode.WAITING, "the torque was cut by request", "warn")
+        return self.reason
+
     def move_left_s(self, now_s: float) -> float:
-        """Return how long the move to the ready or sleep pose goes on [s]; 0 without one."""
-        return self._move.left_s(now_s) if self._move is not None else 0.0
+        """Return how long the move to the ready or sleep pose goes on at most [s]; 0 without one."""
+        return max(0.0, self.SETTLE_S - self._move.over_s(now_s)) if self._move else 0.0
 
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
         measured = self._measured_or_raise()
@@ -263,7 +317,7 @@ class ArmLogic:
         measured = self._backend.measured()
         if self.mode is Mode.STOPPED:
             raise ActionError("the arm is stopped; call ~/clear first")
-        if self.mode is Mode.WAITING or measured is None:
+        if self.mode is Mode.WAITING or self._blind or measured is None:
             raise ActionError(f"the arm cannot move: {self.reason}")
         return measured
 
@@ -278,8 +332,18 @@ class ArmLogic:
             self._astray_since_s = now_s
         return now_s - self._astray_since_s > self.MAX_ASTRAY_S
 
-    def _finish_move(self) -> None:
+    def _finish_move(self, measured: Measurement, now_s: float) -> None:
+        """The end of a move was commanded; it is over when the joints are there, which is what parked means."""
         assert self._move is not None
+        off_rad = np.abs(measured.joints_rad - self._move.end_rad)
+        worst = int(off_rad.argmax())
+        if off_rad[worst] > self.ARRIVED_RAD:
+            if self._move.over_s(now_s) > self.SETTLE_S:
+                self._move = None
+                name = self.contract.arm.joint_names[worst]
+                reason = f"{name} has not arrived: {off_rad[worst]:.2f} rad off"
+                self._hold(measured, Mode.HOLDING, reason)
+            return
         self.controller.reset(self._move.end_rad, self.controller.gripper)
         self._move = None
         if self.mode is Mode.PARKING:
@@ -287,13 +351,36 @@ class ArmLogic:
         else:
             self._enter(Mode.HOLDING, "in the ready pose; waiting for commands", "info")
 
-    def _check_ready_to_track(self, now_s: float) -> None:
-        if self.mode not in (Mode.HOLDING, Mode.TRACKING):
+    def _ready_to_track(self, now_s: float) -> Measurement:
+        if self.mode not in (Mode.HOLDING, Mode.TRACKING) or self._blind:
             raise Refused("mode", f"the arm is {self.mode.name.lower()}: {self.reason}")
         measured = self._backend.measured()
         assert measured is not None, "HOLDING and TRACKING imply a measurement"
-        if problem := self._joints_problem(measured, now_s):
+        if problem := self._backend.trouble() or self._joints_problem(measured, now_s):
             raise Refused("joints", problem)
+        return measured
+
+    def _check_start(self, measured: Measurement) -> None:
+        """Refuse to set out from where a small delta would be a large motion: far outside the box, near singular."""
+        position_m = forward_kinematics(self.contract.arm, measured.joints_rad)[:3, 3]
+        low_m, high_m = self.contract.workspace_min_m, self.contract.workspace_max_m
+        outside_m = float(np.linalg.norm(position_m - np.clip(position_m, low_m, high_m)))
+        if outside_m > self.contract.max_translation_m:
+            raise Refused(
+                "start", f"the arm is {outside_m:.2f} m outside its workspace; call ~/ready first"
+            )
+        smallest = smallest_singular_value(self.contract.arm, measured.joints_rad)
+        if smallest < self.MIN_SINGULAR_VALUE:
+            raise Refused(
+                "start", f"the arm is close to singular ({smallest:.3f}); call ~/ready first"
+            )
+
+    def _slew(self, joints_rad: Array) -> Array:
+        """Bound the step from the last target by the backend's joint speed, whatever the step's cause."""
+        if self._slewed_rad is None:
+            return joints_rad
+        most_rad = self._backend.speed_limit_rad_s / self.contract.command_rate_hz
+        return self._slewed_rad + np.clip(joints_rad - self._slewed_rad, -most_rad, most_rad)
 
     def _joints_problem(self, measured: Measurement, now_s: float) -> str:
         age_s = now_s - measured.stamp_s
@@ -314,18 +401,36 @@ class ArmLogic:
         elif not said:
             self._say("warn", f"command refused: {text}")
 
-    def _forget_times(self, measured: Measurement, step_s: float) -> None:
+    def _forget_times(self, measured: Measurement, now_s: float, step_s: float) -> None:
         """The clock was set back: the watchdog and a move under way are timed by one that no longer counts."""
         self._gate.forget_times()
+        self._sources.forget_times(now_s)
         self._astray_since_s = None
         if self.mode in (Mode.TRACKING, Mode.READYING, Mode.PARKING, Mode.HOLDING):
             self._move = None
             self._hold(measured, Mode.HOLDING, f"the clock was set back by {step_s:.1f} s")
 
+    def _hold_for(self, problem: str, *, latched: bool, measured: Measurement) -> None:
+        if self.mode is Mode.STOPPED or (self.mode is Mode.WAITING and not latched):
+            return
+        self._move = None
+        if latched:
+            self._hold(measured, Mode.STOPPED, f"{problem}; mend it, then call ~/clear")
+        else:
+            self._hold(measured, Mode.WAITING, problem)
+
     def _hold(self, measured: Measurement, mode: Mode, reason: str, level: str = "warn") -> None:
-        self.controller.hold(measured.joints_rad)
-        self._astray_since_s = None
+        self._anchor(measured, gripper=mode is Mode.STOPPED)
         self._enter(mode, reason, level)
+
+    def _anchor(self, measured: Measurement, *, gripper: bool) -> None:
+        """Make the measured joints the target, at once: it is where the arm is.
+
+        A hold keeps the gripper's command, so that a grasp survives it; a stop also ends what the gripper does.
+        """
+        opening = measured.gripper if gripper else self.controller.gripper
+        self.controller.reset(measured.joints_rad, opening)
+        self._slewed_rad = self._astray_since_s = None
 
     def _enter(self, mode: Mode, reason: str, level: str) -> None:
         self.mode, self.reason = mode, reason

@@ -20,6 +20,7 @@ from lapa_ros import qos
 from lapa_ros.arm_backends import Backend, DryRunBackend, TopicBackend
 from lapa_ros.arm_gate import CommandGate
 from lapa_ros.arm_logic import ArmLogic, JointMove, Mode
+from lapa_ros.arm_sources import SourceArbiter
 from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import FRAME, to_command
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health
@@ -38,7 +39,7 @@ class ArmNode(ManagedNode):
         super().__init__("arm", **kwargs)
         self._logic: ArmLogic | None = None
         self._backend: TopicBackend | None = None
-        self._parks = False
+        self._parks = self._was_stopped = False
         self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
@@ -46,10 +47,18 @@ class ArmNode(ManagedNode):
         self._contract = load_contract(self.params.contract)
         self._state_publisher = self.create_lifecycle_publisher(ArmState, "arm_state", qos.STATE)
         self._entities.append((self.destroy_lifecycle_publisher, self._state_publisher))
-        gate = CommandGate(self._contract, self.params.source, self.params.max_command_age_s)
+        sources = SourceArbiter(self.params.sources, self.params.handover_s)
+        gate = CommandGate(self._contract, self.params.max_command_age_s)
         self._logic = ArmLogic(
-            self._contract, self._make_backend(), gate, self.say, self.params.move_speed_rad_s
+            self._contract,
+            self._make_backend(),
+            gate,
+            sources,
+            self.say,
+            self.params.move_speed_rad_s,
         )
+        if self._was_stopped:
+            self._logic.stop()
         self._troubles = Troubles(self.say)
         self._warn_of_a_slow_park()
         services = {
@@ -58,13 +67,14 @@ class ArmNode(ManagedNode):
             "hold": self._hold,
             "ready": self._ready,
             "park": self._park,
+            "release": self._release,
         }
         for name, handler in services.items():
             service = self.create_service(Trigger, f"~/{name}", handler)
             self._entities.append((self.destroy_service, service))
         self.get_logger().info(
             f"{self.params.backend} arm {self._contract.robot_model}, contract {self._contract.name} "
-            f"{self._contract.hash[:12]}, obeys {self.params.source!r}"
+            f"{self._contract.hash[:12]}, obeys {self.params.sources}"
         )
 
     def start(self) -> None:
@@ -116,6 +126,8 @@ class ArmNode(ManagedNode):
                 "NOT PARKED: the arm was never measured and was sent nothing; torque is as it was"
             )
         off_rad = float(np.abs(measured.joints_rad - self._contract.arm.sleep_rad).max())
+        if off_rad < ArmLogic.ARRIVED_RAD:
+            return ""
         return (
             f"NOT PARKED, {off_rad:.2f} rad from the sleep pose ({self._logic.mode.name.lower()}: "
             f"{self._logic.reason}): the arm holds its measured joints, torque stays on; "
@@ -127,7 +139,7 @@ class ArmNode(ManagedNode):
         from_above = arm.upper_rad - arm.sleep_rad > arm.sleep_rad - arm.lower_rad
         furthest_rad = np.where(from_above, arm.upper_rad, arm.lower_rad)
         move = JointMove(furthest_rad, arm.sleep_rad, speed_rad_s, 0.0)
-        longest_s = move.left_s(0.0) + PARK_SLACK_S
+        longest_s = -move.over_s(0.0) + ArmLogic.SETTLE_S + PARK_SLACK_S
         if self.params.park_on_shutdown and longest_s > STOP_LIMIT_S:
             self.get_logger().warning(
                 f"to park can take {longest_s:.0f} s at a move_speed_rad_s of {speed_rad_s:g}; "
@@ -136,7 +148,9 @@ class ArmNode(ManagedNode):
             )
 
     def teardown(self) -> None:
-        """Give everything back."""
+        """Give everything back; a latched stop outlives it."""
+        if self._logic is not None:
+            self._was_stopped = self._logic.mode is Mode.STOPPED
         while self._entities:
             destroy, entity = self._entities.pop()
             destroy(entity)
@@ -146,7 +160,7 @@ class ArmNode(ManagedNode):
         """Holding is worth a warning, missing joint states an error."""
         logic = self._logic
         level = {Mode.TRACKING: OK, Mode.PARKED: OK, Mode.WAITING: ERROR}.get(logic.mode, WARN)
-        values = {"mode": logic.mode.name, "applied": logic.applied, "refused": logic.refused,
+        values = {"mode": logic.mode.name, "source": logic.source, "applied": logic.applied, "refused": logic.refused,
                   "last refusal": logic.last_refusal, "latency [s]": logic.latency_s}  # fmt: skip
         if self._backend is not None:
             values["late joint states"] = self._backend.order.num_late
@@ -248,6 +262,9 @@ class ArmNode(ManagedNode):
 
     def _park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(response, lambda: self._logic.park(self.now_s()))
+
+    def _release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, lambda: self._logic.release(self.now_s()))
 
     def _answer(self, response: Trigger.Response, act: Callable[[], str]) -> Trigger.Response:
         if not self.active:

@@ -75,8 +75,15 @@ class ArmParams:
     autostart: bool = _autostart()
     contract: str = _contract()
     backend: str = param("sim", "What the joint targets go to.", choices=("sim", "dry_run"))
-    source: str = param(
-        "policy", "The only source whose deltas are applied.", choices=("policy", "operator")
+    sources: list[str] = param(
+        ["operator", "policy"],
+        "Whose deltas are applied, highest first: a higher source takes the arm from a lower one.",
+    )
+    handover_s: float = param(
+        1.0,
+        "After its last delta a source keeps the arm from lower ones for this long [s].",
+        low=0.1,
+        high=60.0,
     )
     state_rate_hz: float = param(20.0, "Rate of arm_state [Hz].", low=1.0, high=100.0)
     max_command_age_s: float = param(
@@ -100,7 +107,19 @@ class PolicyParams:
     autostart: bool = _autostart()
     contract: str = _contract()
     checkpoint: str = param(
-        "", "Folder of the policy checkpoint; empty takes the one that ships with lapa_core."
+        "",
+        "Folder of the policy checkpoint, or ws://host:port of a `lapa serve`; empty takes the one that ships with "
+        "lapa_core.",
+    )
+    server_timeout_s: float = param(
+        1.0,
+        "With a server: how long one answer may take before the connection is given up and made anew [s].",
+        low=0.05,
+        high=4.0,
+    )
+    server_token_file: str = param(
+        "",
+        "With a server: file with its token; empty takes the environment variable LAPA_SERVE_TOKEN.",
     )
     camera_topic: str = param(
         "", "Camera topic without /image_raw; empty takes the contract's front camera."
@@ -172,6 +191,95 @@ class OperatorParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeleopParams:
+    """Parameters of `teleop_node`, through which a person drives the arm."""
+
+    autostart: bool = _autostart()
+    contract: str = _contract()
+    device: str = param(
+        "keyboard",
+        "What publishes `joy`, and so whose map reads it.",
+        choices=("keyboard", "joystick", "spacemouse", "joy"),
+    )
+    motion: str = param(
+        "device",
+        "What moves the arm while the switch is down: the device, or the joint states of a leader arm.",
+        choices=("device", "leader"),
+    )
+    frame: str = param(
+        "base",
+        "Axes that a deflection is along: those of base_link, or those of the tool.",
+        choices=("base", "tool"),
+    )
+    linear_speed_m_s: float = param(
+        0.1, "Translation at full deflection; the contract caps it too [m/s].", low=0.001, high=1.0
+    )
+    angular_speed_rad_s: float = param(
+        0.5, "Rotation at full deflection; the contract caps it too [rad/s].", low=0.01, high=3.0
+    )
+    slow_factor: float = param(
+        0.3, "Factor on both speeds while `slow` is down [1].", low=0.01, high=1.0
+    )
+    dead_zone: float = param(
+        0.1, "Deflection up to which an axis counts as centred [1].", low=0.0, high=0.9
+    )
+    input_timeout_s: float = param(
+        0.25,
+        "A device that is silent for this long has let go of the switch [s].",
+        low=0.05,
+        high=1.0,
+    )
+    joystick_axes: list[str] = param(
+        ["x +1", "y +0", "z +4", "rz +3", "rx +6", "ry +7"],
+        "Motion, sign and axis of a gamepad: sticks left and right, then the cross.",
+    )
+    joystick_buttons: list[str] = param(
+        ["hold 5", "gripper 0", "slow 4", "stop 1", "clear 2", "ready 3"],
+        "Meaning and number of a gamepad's buttons: RB, A, LB, B, X, Y.",
+    )
+    spacemouse_axes: list[str] = param(
+        ["x +0", "y +1", "z +2", "rx +3", "ry +4", "rz +5"],
+        "Motion, sign and axis of a SpaceMouse.",
+    )
+    spacemouse_buttons: list[str] = param(
+        ["hold 0", "gripper 1"], "Meaning and number of a SpaceMouse's buttons: left, right."
+    )
+    leader_model: str = param(
+        "wx250s", "Robot model of the leader arm, whose joint states come on leader/joint_states."
+    )
+    leader_scale: float = param(
+        1.0, "Follower's translation per translation of the leader [1].", low=0.05, high=2.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeleopInputParams:
+    """Parameters of `teleop_input_node`, which publishes a device of this machine as `joy`."""
+
+    autostart: bool = _autostart()
+    contract: str = _contract()
+    device: str = param("keyboard", "What to read.", choices=("keyboard", "joystick", "spacemouse"))
+    path: str = param(
+        "", "Its path or name; empty is this terminal, /dev/input/js0 or the first SpaceMouse."
+    )
+    rate_hz: float = param(
+        50.0, "Rate of joy, also while nothing changes, so that silence means something [Hz].",
+        low=10.0, high=200.0,
+    )  # fmt: skip
+    key_hold_s: float = param(
+        0.18,
+        "A key counts as down for so long after its last character; a tap is one control period [s].",
+        low=0.05,
+        high=0.5,
+    )
+    keys: list[str] = param(
+        ["w x+", "s x-", "a y+", "d y-", "e z+", "q z-", "u rx+", "o rx-", "i ry+", "k ry-", "j rz+",
+         "l rz-", "g gripper", "f hold", "t slow", "space stop", "c clear", "r ready"],
+        "Key and motion with its sign, or key and button.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateParams:
     """Parameters of `evaluate_node`, which leads the policy through instructions in the simulation."""
 
@@ -194,6 +302,8 @@ PARAMETERS: dict[str, type] = {
     "policy": PolicyParams,
     "recorder": RecorderParams,
     "operator": OperatorParams,
+    "teleop": TeleopParams,
+    "teleop_input": TeleopInputParams,
     "evaluate": EvaluateParams,
 }
 """Node name -> its parameters."""

@@ -3,7 +3,15 @@
 
 from dataclasses import replace
 
-from lapa_ros.arm_gate import Command
+from lapa_ros.arm_gate import Command, CommandGate
+from lapa_ros.arm_logic import ArmLogic
+from lapa_ros.arm_sources import SourceArbiter
+
+
+def make_logic(contract, arm, say=lambda *_: None, sources=("operator", "policy")):
+    """Return the logic of an arm that moves to its poses at 1.2 rad/s and gives lower sources the arm after 1 s."""
+    gate, arbiter = CommandGate(contract, max_command_age_s=0.15), SourceArbiter(sources, 1.0)
+    return ArmLogic(contract, arm, gate, arbiter, say, 1.2)
 
 
 class Commander:

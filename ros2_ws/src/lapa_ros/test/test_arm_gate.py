@@ -12,7 +12,7 @@ NAN = math.nan
 
 @pytest.fixture
 def gate(contract):
-    return CommandGate(contract, "policy", max_command_age_s=0.15)
+    return CommandGate(contract, max_command_age_s=0.15)
 
 
 @pytest.fixture
@@ -28,7 +28,6 @@ def test_a_good_command_passes(gate, make, clock):
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        ("source", {"source": "operator"}),
         ("contract", {"contract_hash": "0" * 64}),
         ("contract", {"contract_hash": ""}),
         ("stale", {"stamp_s": 999.8}),
@@ -51,7 +50,7 @@ def test_bad_commands_are_refused_with_their_reason(gate, make, clock, kind, cha
 
 def test_a_command_applies_once_and_never_after_a_later_one(gate, make, clock):
     first, second = make(), make()
-    gate.accept(second, clock())
+    gate.check(second, clock(), tracking=True)
     for command in (second, first):
         with pytest.raises(Refused, match=r"repeated|out of order"):
             gate.check(command, clock(), tracking=True)
@@ -60,7 +59,7 @@ def test_a_command_applies_once_and_never_after_a_later_one(gate, make, clock):
 
 def test_a_restarted_source_counts_from_one_again_but_only_when_the_arm_holds(gate, make, clock):
     make.sequence = 41
-    gate.accept(make(), clock())
+    gate.check(make(), clock(), tracking=True)
     clock.now_s += 1.0
     restarted = make(sequence=1)
     with pytest.raises(Refused):
@@ -75,21 +74,65 @@ def test_a_command_without_observation_passes(gate, make, clock):
 def test_a_restart_is_believed_from_any_number_if_it_is_newer(gate, make, clock):
     """Regression pinned: the first command of a new source can be lost while DDS still looks for it."""
     make.sequence = 41
-    old = make()
-    gate.accept(old, clock())
+    gate.check(make(), clock(), tracking=True)
     clock.now_s += 1.0
-    gate.check(make(sequence=3), clock(), tracking=False)
     with pytest.raises(Refused, match="out of order"):
-        gate.check(make(sequence=3, stamp_s=old.stamp_s), clock(), tracking=False)
+        gate.check(make(sequence=0), clock(), tracking=False)
+    gate.check(make(sequence=3), clock(), tracking=False)
 
 
 def test_a_flood_is_refused_and_jitter_is_not(gate, make, clock):
     for gap_s in (0.0, 0.3, 0.1, 0.2, 0.2, 0.29, 0.11):
         clock.now_s += gap_s
-        command = make()
-        gate.check(command, clock(), tracking=True)
-        gate.accept(command, clock())
+        gate.check(make(), clock(), tracking=True)
     clock.now_s += 0.02
     with pytest.raises(Refused, match="5 per second") as refusal:
         gate.check(make(), clock(), tracking=True)
     assert refusal.value.kind == "rate"
+
+
+def test_a_flood_moves_the_arm_no_faster_than_the_contract_in_the_long_run(
+    gate, make, clock, contract
+):
+    """Regression pinned: two commands in every 0.9 periods passed for ever, which is twice the contract's rate."""
+    passed, seconds = 0, 20
+    for _ in range(50 * seconds):
+        clock.now_s += 0.02
+        try:
+            gate.check(make(), clock(), tracking=True)
+        except Refused:
+            continue
+        passed += 1
+    assert passed <= seconds * contract.control_rate_hz * 1.1 + 2
+
+
+def test_two_processes_of_one_name_do_not_drive_the_arm_in_turns(gate, make, clock):
+    """Regression pinned: once a refusal had made the arm hold, the second process passed for a restarted first."""
+    make.sequence = 1000
+    for _ in range(5):
+        gate.check(make(), clock(), tracking=True)
+        clock.now_s += 0.1
+        for tracking in (True, False):
+            with pytest.raises(Refused, match="out of order"):
+                gate.check(make(sequence=make.sequence - 500), clock(), tracking=tracking)
+        clock.now_s += 0.1
+
+
+def test_a_command_that_was_refused_by_the_rate_is_not_applied_when_it_comes_again(
+    gate, make, clock
+):
+    """Regression pinned: only applied numbers were remembered."""
+    for _ in range(2):
+        gate.check(make(), clock(), tracking=True)
+    flooding = make()
+    with pytest.raises(Refused, match="per second"):
+        gate.check(flooding, clock(), tracking=True)
+    clock.now_s += 0.14
+    with pytest.raises(Refused, match="repeated"):
+        gate.check(flooding, clock(), tracking=False)
+
+
+def test_every_source_has_numbers_of_its_own(gate, make, clock):
+    make.sequence = 41
+    gate.check(make(), clock(), tracking=True)
+    gate.check(make(source="operator", sequence=1), clock(), tracking=True)

@@ -3,33 +3,36 @@
 
 import numpy as np
 import pytest
-from arm_tools import Commander
-from lapa_ros.arm_backends import Measurement
-from lapa_ros.arm_gate import CommandGate
+from arm_tools import Commander, make_logic
+from lapa_ros.arm_backends import Measurement, NoMotors
 from lapa_ros.arm_logic import ArmLogic, Mode
 
 from lapa_core.errors import ActionError
+from lapa_core.robot.kinematics import forward_kinematics
 
 PERIOD_S = 0.02
 
 
-class FollowingArm:
+class FollowingArm(NoMotors):
     """Follows its targets with a lag, as servos do; its joint states can be cut, and it can be pushed."""
 
     def __init__(self, contract, clock):
         self.joints_rad, self.sent = np.array(contract.ready_joints_rad), []
         self._clock, self._stamp_s = clock, clock()
         self.connected = self.follows = True
+        self.gripper, self.opened = 0.0, []
+        self.speed_limit_rad_s = np.inf
 
     def send(self, joints_rad, gripper):
         self.sent.append(joints_rad.copy())
+        self.opened.append(gripper)
         if self.follows:
             self.joints_rad = self.joints_rad + 0.5 * (joints_rad - self.joints_rad)
 
     def measured(self):
         if self.connected:
             self._stamp_s = self._clock()
-        return Measurement(self.joints_rad.copy(), 0.0, self._stamp_s)
+        return Measurement(self.joints_rad.copy(), self.gripper, self._stamp_s)
 
 
 class Bench:
@@ -38,10 +41,7 @@ class Bench:
     def __init__(self, contract, clock):
         self.clock, self.said = clock, []
         self.arm = FollowingArm(contract, clock)
-        gate = CommandGate(contract, "policy", max_command_age_s=0.15)
-        self.logic = ArmLogic(
-            contract, self.arm, gate, lambda level, text: self.said.append(text), 1.2
-        )
+        self.logic = make_logic(contract, self.arm, lambda level, text: self.said.append(text))
         self.make = Commander(contract, clock)
         self.run(0.1)
 
@@ -52,6 +52,12 @@ class Bench:
 
     def command(self, **changes):
         return self.logic.command(self.make(**changes), self.clock())
+
+    def step(self, **changes):
+        """Command, and let a control period pass."""
+        applied = self.command(**changes)
+        self.run(0.2)
+        return applied
 
 
 @pytest.fixture
@@ -157,7 +163,7 @@ def test_when_the_clock_is_set_back_a_stopped_or_parked_arm_stays_so(bench, mode
 
 def test_a_foreign_source_is_refused_without_disturbing_the_arm(bench):
     bench.command()
-    assert not bench.command(source="operator")
+    assert not bench.command(source="stranger")
     assert bench.logic.mode is Mode.TRACKING
 
 
@@ -256,7 +262,7 @@ def test_nothing_is_sent_before_joints_were_ever_measured(contract, clock):
             return None
 
     arm = Silent(contract, clock)
-    logic = ArmLogic(contract, arm, CommandGate(contract, "policy", 0.15), lambda *_: None, 1.2)
+    logic = make_logic(contract, arm)
     logic.tick(clock())
     assert arm.sent == []
     assert not logic.command(Commander(contract, clock)(), clock())
@@ -278,7 +284,7 @@ def test_an_arm_that_was_only_ever_measured_at_another_time_is_sent_nothing(
 ):
     arm = FollowingArm(contract, lambda: clock() + skew_s)
     arm.joints_rad = arm.joints_rad + 0.3
-    logic = ArmLogic(contract, arm, CommandGate(contract, "policy", 0.15), lambda *_: None, 1.2)
+    logic = make_logic(contract, arm)
     logic.tick(clock())
     assert logic.mode is Mode.WAITING
     assert arm.sent == []
@@ -288,7 +294,7 @@ def test_a_stop_before_the_first_joint_states_holds_where_the_arm_then_is(contra
     arm = FollowingArm(contract, clock)
     arm.joints_rad = arm.joints_rad + 0.3
     measured, arm.measured = arm.measured, lambda: None
-    logic = ArmLogic(contract, arm, CommandGate(contract, "policy", 0.15), lambda *_: None, 1.2)
+    logic = make_logic(contract, arm)
     logic.stop()
     arm.measured = measured
     logic.tick(clock())
@@ -318,3 +324,212 @@ def test_an_arm_that_nobody_watched_is_anchored_where_it_is(bench):
     bench.logic.begin()
     bench.run(0.1)
     np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-9)
+
+
+def test_a_person_takes_the_arm_where_it_is_measured_and_keeps_it(bench):
+    bench.step()
+    bench.command()
+    bench.run(0.04)  # in the middle of the policy's motion
+    where_m = forward_kinematics(bench.logic.contract.arm, bench.arm.joints_rad)[:3, 3]
+    operator = Commander(bench.logic.contract, bench.clock, "operator")
+    upwards = operator(values=(0, 0, 0.01, 0, 0, 0, 0))
+    assert bench.logic.command(upwards, bench.clock())
+    moved_m = bench.logic.controller.target_44[:3, 3] - where_m
+    np.testing.assert_allclose(moved_m, [0.0, 0.0, 0.01], atol=1e-3)
+    for _ in range(4):
+        bench.run(0.2)
+        assert not bench.command()
+        assert bench.logic.last_refusal == "operator has the arm; 'policy' is refused"
+    bench.run(0.3)
+    assert bench.command(), "a second after the person's last command"
+    assert bench.logic.source == "policy"
+
+
+def test_bad_data_from_a_source_that_has_not_the_arm_does_not_disturb_the_one_that_has(bench):
+    bench.command(source="operator")
+    assert not bench.command(values=(np.nan,) * 7)
+    assert bench.logic.mode is Mode.TRACKING
+
+
+def test_bad_data_from_a_higher_source_makes_the_arm_hold(bench):
+    bench.command()
+    assert not bench.command(source="operator", values=(np.nan,) * 7)
+    assert bench.logic.mode is Mode.HOLDING
+
+
+def test_a_delta_before_the_first_measured_tick_of_an_activation_is_refused(bench):
+    """Regression pinned: it was counted as applied, and that tick then anchored the target anew."""
+    bench.logic.halt("deactivated")
+    bench.logic.begin()
+    assert not bench.command()
+    assert "not measured yet" in bench.logic.last_refusal
+    bench.run(0.02)
+    assert bench.command()
+
+
+@pytest.mark.parametrize("mode", [Mode.HOLDING, Mode.PARKED])
+def test_no_move_starts_from_where_the_arm_was_before_an_activation(bench, mode):
+    """Regression pinned: a service between activation and first tick started a move from the old joints."""
+    if mode is Mode.PARKED:
+        bench.logic.park(bench.clock())
+        bench.run(6.0)
+    bench.logic.halt("deactivated")
+    bench.arm.joints_rad = bench.arm.joints_rad + 0.3
+    bench.logic.begin()
+    with pytest.raises(ActionError, match="cannot move"):
+        bench.logic.move_to_ready(bench.clock())
+
+
+def test_an_arm_that_has_not_reached_the_sleep_pose_is_not_parked(bench, contract):
+    """Regression pinned: PARKED, the only mode in which torque may be cut, was entered by the clock alone."""
+    bench.logic.park(bench.clock())
+    bench.run(1.5)
+    off_rad = np.array([0.0, 0.12, 0.0, 0.0, 0.0, 0.0])
+    bench.arm.follows = False
+    for _ in range(300):
+        bench.arm.joints_rad = (
+            bench.logic.sent_rad + off_rad
+        )  # dragged along, below what counts as astray
+        bench.run(PERIOD_S)
+    assert bench.logic.mode is Mode.HOLDING
+    assert bench.logic.reason == "shoulder has not arrived: 0.12 rad off"
+
+
+def test_a_stop_ends_what_the_gripper_does_and_a_hold_keeps_a_grasp(bench):
+    """Regression pinned: a gripper went on closing after ~/stop."""
+    bench.arm.gripper = 0.7  # on its way
+    bench.command(values=(0, 0, 0, 0, 0, 0, 0.0))
+    bench.logic.hold()
+    bench.run(0.02)
+    assert bench.arm.opened[-1] == 0.0
+    bench.logic.stop()
+    bench.run(0.02)
+    assert bench.arm.opened[-1] == 0.7
+
+
+def test_the_first_command_of_the_gripper_is_where_it_was_measured(contract, clock):
+    """Regression pinned: an arm that was activated opened its gripper to that of the ready pose."""
+    arm = FollowingArm(contract, clock)
+    arm.gripper = 0.4
+    logic = make_logic(contract, arm)
+    logic.tick(clock())
+    assert arm.opened == [0.4]
+
+
+@pytest.mark.parametrize("joints_rad", ["sleep", (0, -1.3, 0.9, 0, 0.4, 0)])
+def test_no_command_starts_a_motion_from_near_singular_or_far_outside_the_box(
+    bench, contract, joints_rad
+):
+    """Regression pinned: a policy could set out from the sleep pose, or bring the arm back in steps of its own."""
+    if joints_rad == "sleep":
+        joints_rad = contract.arm.sleep_rad
+    bench.arm.joints_rad = np.array(joints_rad, dtype=float)
+    bench.logic.hold()
+    assert not bench.command()
+    assert "call ~/ready first" in bench.logic.last_refusal
+    bench.logic.move_to_ready(bench.clock())
+    bench.run(6.0)
+    assert bench.command()
+
+
+@pytest.mark.parametrize("stall_s", [0.0, 0.08, 0.15])
+def test_no_step_of_a_real_arm_is_faster_than_its_joints(contract, clock, stall_s):
+    """Regression pinned: caps are per delta; their interpolation, or a node that stood still, asked for more."""
+    bench = Bench(contract, clock)
+    bench.arm.speed_limit_rad_s = np.pi
+    bench.arm.sent.clear()
+    for sign in (1, -1, 1):
+        bench.command(values=(0, 0.049 * sign, 0, 0, 0, 0.24 * sign, 0))
+        bench.run(0.02)
+        clock.now_s += stall_s
+        bench.run(0.2)
+    steps_rad = np.abs(np.diff(bench.arm.sent, axis=0))
+    assert steps_rad.max() <= np.pi * PERIOD_S + 1e-9
+    assert steps_rad.max() > 0.9 * np.pi * PERIOD_S, "the limit was reached"
+
+
+class FaultyArm(FollowingArm):
+    """An arm whose motors can have a fault, and let go."""
+
+    fault = ""
+    limp = False
+
+    def trouble(self):
+        return self.fault
+
+    def cut_torque(self):
+        self.limp, self.fault = True, "no torque"
+
+
+@pytest.fixture
+def motors(bench):
+    bench.arm.__class__ = FaultyArm
+    return bench.arm
+
+
+def test_a_motor_fault_stops_the_arm_until_it_is_mended_and_a_person_clears_it(bench, motors):
+    bench.command()
+    bench.run(0.04)
+    motors.fault = "elbow: overload"
+    motors.sent.clear()
+    bench.run(1.0)
+    assert bench.logic.mode is Mode.STOPPED
+    assert "elbow: overload" in bench.logic.reason
+    assert len(motors.sent) == 1, (
+        "the measured joints, once: a motor that restarts must not be sent anywhere"
+    )
+    with pytest.raises(ActionError, match="stays stopped: elbow: overload"):
+        bench.logic.clear()
+    motors.joints_rad = motors.joints_rad - 0.2  # it sank
+    where_rad = motors.joints_rad.copy()
+    motors.fault = ""
+    bench.run(0.2)
+    assert bench.logic.mode is Mode.STOPPED
+    np.testing.assert_allclose(motors.sent[-1], where_rad)
+    bench.logic.clear()
+    assert bench.logic.mode is Mode.HOLDING
+
+
+def test_an_arm_that_is_not_set_up_yet_is_waited_for_and_not_latched(contract, clock):
+    arm = FaultyArm(contract, clock)
+    arm.fault = "the driver is not there"
+    logic = make_logic(contract, arm)
+    logic.tick(clock())
+    assert (logic.mode, logic.reason, arm.sent) == (Mode.WAITING, "the driver is not there", [])
+    arm.fault = ""
+    logic.tick(clock())
+    assert logic.mode is Mode.HOLDING
+
+
+def test_torque_is_cut_only_of_a_parked_arm_and_only_when_asked_twice(bench, motors):
+    with pytest.raises(ActionError, match="call ~/park first"):
+        bench.logic.release(bench.clock())
+    bench.logic.park(bench.clock())
+    bench.run(6.0)
+    for pause_s in (ArmLogic.CONFIRM_S + 1.0, 1.0):
+        assert "call again" in bench.logic.release(bench.clock())
+        assert not motors.limp
+        bench.run(pause_s)
+    bench.logic.release(bench.clock())
+    assert motors.limp
+    motors.sent.clear()
+    bench.run(1.0)
+    assert motors.sent == []
+
+
+def test_torque_is_not_cut_of_a_parked_arm_that_was_lifted_since(bench, motors):
+    bench.logic.park(bench.clock())
+    bench.run(6.0)
+    bench.logic.release(bench.clock())
+    motors.joints_rad = motors.joints_rad + 0.14
+    with pytest.raises(ActionError, match=r"0\.14 rad from the sleep pose"):
+        bench.logic.release(bench.clock())
+    assert not motors.limp
+
+
+def test_an_arm_without_motors_has_no_torque_to_cut(bench):
+    bench.logic.park(bench.clock())
+    bench.run(6.0)
+    bench.logic.release(bench.clock())
+    with pytest.raises(ActionError, match="no torque to cut"):
+        bench.logic.release(bench.clock())

@@ -192,9 +192,23 @@ def test_an_inactive_arm_refuses_services_and_applies_nothing(peer):
     peer.change(Transition.TRANSITION_DEACTIVATE)
     with pytest.raises(GraphError, match="not active"):
         peer.call("ready")
+    peer.states.clear()
     peer.change(Transition.TRANSITION_ACTIVATE)
+    peer.wait_mode(ArmState.MODE_HOLDING)
     peer.send()
     peer.wait_counts(1, 0)
+
+
+def test_a_latched_stop_outlives_a_new_configuration(peer):
+    """Regression pinned: `ros2 lifecycle set /arm cleanup` and `configure` forgot it."""
+    peer.call("stop")
+    for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+        peer.change(getattr(Transition, f"TRANSITION_{transition}"))
+    peer.wait_mode(ArmState.MODE_STOPPED)
+    peer.send()
+    peer.wait_counts(0, 1)
+    peer.call("clear")
+    peer.wait_mode(ArmState.MODE_HOLDING)
 
 
 def test_counts_begin_anew_with_every_activation_and_a_recording_can_tell(peer):
