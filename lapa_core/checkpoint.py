@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
     config: dict[str, Any],
     *,
+    beside: Callable[[Path], None] | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Path:
     """Write a checkpoint; an older one of the same name is replaced only when the new one is complete.
@@ -47,6 +48,7 @@ def save_checkpoint(
         tensors: everything that `load_checkpoint` shall give back; any dtype that safetensors knows. Pairs of name and
             tensor are taken one by one, so that a model larger than the memory can be written.
         config: JSON-able description; must have a `kind`. The weights' SHA-256 is added to it.
+        beside: writes further files (a tokenizer's) into the directory before it gets its name.
         max_file_bytes: tensors beyond this go into another file, and an index names each one's.
 
     Raises:
@@ -63,6 +65,8 @@ def save_checkpoint(
         pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
         described = {**config, "weights_sha256": write_tensors(fresh, pairs, max_file_bytes)}
         write_config(fresh, described)
+        if beside is not None:
+            beside(fresh)
         sync(fresh)
         swap_in(fresh, directory)
     finally:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.actions.bins import ActionBins
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import ActionError, CheckpointError, ContractError
@@ -26,13 +25,24 @@ SERVER_SCHEMES = ("ws://", "wss://")
 """How the address of a policy server begins."""
 
 
-class Engine(Protocol):
-    """The model half of a policy: pixels and words to bins."""
+class Decision(NamedTuple):
+    """What the model half of a policy says about one frame."""
 
-    def step(
-        self, frame_SS3: NDArray[np.uint8], instruction: str
-    ) -> tuple[NDArray[np.int64], tuple[int, ...] | None]:
-        """Return ((7,) bin indices, latent codes or None) for one preprocessed square frame."""
+    action_7: NDArray[np.float64]
+    """Action [m, rad, opening], inside the arm's caps."""
+    bins_7: NDArray[np.int64]
+    """The bins that it was decoded from; of a continuous head, those in which it lies."""
+    latent: tuple[int, ...] | None
+    """Latent action codes, where the model predicts them."""
+    chunk_H7: NDArray[np.float64]
+    """This action and the ones after it, as a continuous head predicts them; (1, 7) of the others."""
+
+
+class Engine(Protocol):
+    """The model half of a policy: pixels and words to an action."""
+
+    def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
+        """Decide on one preprocessed square frame."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,29 @@ class PolicyStep:
     """(7,) the bins that it was decoded from."""
     latent: tuple[int, ...] | None
     """The latent action codes behind it, where the policy predicts them."""
+    chunk_H7: NDArray[np.float64] | None = None
+    """The command and those that a continuous head predicts after it, (H, 7); (1, 7) of the other heads."""
+
+
+class Gripper:
+    """Opens and closes with hysteresis, so that an undecided policy does not make the gripper flicker."""
+
+    def __init__(self, half_band: float):
+        """Switch only above 0.5 + `half_band` or below 0.5 - `half_band`; 0 passes every opening through."""
+        self.half_band = half_band
+        self._open: bool | None = None
+
+    def __call__(self, opening: float) -> float:
+        """Return the opening to command."""
+        if self.half_band == 0.0:
+            return opening
+        if self._open is None or abs(opening - 0.5) > self.half_band:
+            self._open = opening >= 0.5
+        return float(self._open)
+
+    def reset(self) -> None:
+        """Forget the state: the next opening decides alone."""
+        self._open = None
 
 
 class Policy:
@@ -53,7 +86,8 @@ class Policy:
     def __init__(self, engine: Engine, config: dict[str, Any]):
         """Wrap an engine; `config` is the checkpoint's."""
         self.engine = engine
-        self._bins = ActionBins.from_dict(config["bins"])
+        self._gripper = Gripper(float(config.get("gripper_hysteresis", 0.0)))
+        self._instruction = ""
         self.image_px: int = config["image_px"]
         self.contract_hash: str = config["contract_hash"]
         self.control_rate_hz: float = config["control_rate_hz"]
@@ -66,6 +100,7 @@ class Policy:
         device: str = "cpu",
         *,
         temperature: float | None = None,
+        top_k: int = 0,
         seed: int = 0,
     ) -> Policy:
         """Rebuild a policy from a checkpoint folder; without one, the policy that ships with the package.
@@ -75,6 +110,7 @@ class Policy:
             device: torch device.
             temperature: of the sampling of bins (or codes, with a code table); 0 takes the likeliest. None
                 takes the checkpoint's own, with which it was evaluated.
+            top_k: sample from so many of the likeliest only (the authors' release: 50); 0 from all.
             seed: of the sampling; the same calls in the same order give the same decisions.
 
         Raises:
@@ -92,7 +128,7 @@ class Policy:
             )
         from lapa_core.vla.engine import load_engine  # torch comes with it
 
-        engine = load_engine(directory, device, temperature=temperature, seed=seed)
+        engine = load_engine(directory, device, temperature=temperature, top_k=top_k, seed=seed)
         return cls(engine, config)
 
     def act(self, frame_HWC: NDArray[np.uint8], instruction: str) -> PolicyStep:
@@ -104,12 +140,18 @@ class Policy:
 
         Raises:
             DataError: the frame is not an RGB uint8 image.
-            ActionError: the instruction is empty, or the engine named a bin that does not exist.
+            ActionError: the instruction is empty, or the engine decided on an action that is none.
         """
         if not instruction.strip():
             raise ActionError("the instruction is empty; say what the robot shall do")
-        bins_7, latent = self.engine.step(preprocess(frame_HWC, self.image_px), instruction)
-        return PolicyStep(EndEffectorDelta.from_array(self._bins.decode(bins_7)), bins_7, latent)
+        if instruction != self._instruction:
+            self._instruction = instruction
+            self._gripper.reset()
+        decided = self.engine.step(preprocess(frame_HWC, self.image_px), instruction)
+        action_7 = decided.action_7.copy()
+        action_7[6] = self._gripper(float(action_7[6]))
+        delta = EndEffectorDelta.from_array(action_7)
+        return PolicyStep(delta, decided.bins_7, decided.latent, decided.chunk_H7)
 
     def close(self) -> None:
         """Give back what the engine holds: the connection to a server."""

@@ -26,7 +26,7 @@ VLA_PRETRAIN: dict[str, PretrainConfig] = {
         data=_VIDEOS,
         labels=Path("outputs/laq_debug/labels"),
         out=Path("outputs/pretrain_debug"),
-        trunk=_DEBUG_TRUNK,
+        model=_DEBUG_TRUNK,
         steps=20,
         batch_size=16,
         max_episodes=8,
@@ -75,7 +75,7 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
     "debug_scratch": FinetuneConfig(
         data=_RECORDED,
         out=Path("outputs/scratch_debug"),
-        trunk=_DEBUG_TRUNK,
+        model=_DEBUG_TRUNK,
         head_steps=0,
         steps=20,
         batch_size=16,
@@ -83,7 +83,7 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
     "debug_ceiling": FinetuneConfig(
         data=_VIDEOS,
         out=Path("outputs/ceiling_debug"),
-        trunk=_DEBUG_TRUNK,
+        model=_DEBUG_TRUNK,
         head_steps=0,
         steps=20,
         batch_size=16,

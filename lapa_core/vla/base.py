@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError
+from lapa_core.train.augment import ALONE
+from lapa_core.train.sampling import Part
 from lapa_core.vla.chunk import ChunkHead
 from lapa_core.vla.config import ModelConfig
 from lapa_core.vla.decode.choose import Choose
@@ -48,6 +50,8 @@ class VlaModel(nn.Module, ABC):
 
     text_type: ClassVar[type[TextSide]]
     """What its `text` is, for loading."""
+    large: ClassVar[bool] = True
+    """Whether loading skips the random weights that a fresh backbone would get."""
     config: ModelConfig
     """Rebuilds the architecture; has `image_px` and the class constant `KIND`."""
     text: TextSide | None
@@ -98,8 +102,13 @@ class VlaModel(nn.Module, ABC):
         """Compute once what all heads share, and return inputs that hold it; the same where nothing is shared."""
         return inputs
 
-    def forget_words(self, inputs: Inputs, share: float) -> Inputs:
+    def forget_words(self, inputs: Inputs, share: float, part: Part = ALONE) -> Inputs:
         """Replace a random share of the words by "unknown", so that new words do little harm later.
+
+        Args:
+            inputs: of `prepare`.
+            share: of the words; 0 replaces none.
+            part: which part of a joint batch the inputs are.
 
         Raises:
             ContractError: this model's text has no unknown word.

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lapa_core.errors import ContractError
 
@@ -44,99 +45,58 @@ ModelConfig = TrunkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Pretrain the trunk to name the latent action that follows a frame. Sees frames, instructions and codes only."""
+class LoopConfig:
+    """What the two training stages share."""
 
     data: Path
-    """Data set: frames and instructions are read, actions are not."""
-    labels: Path
-    """Folder that `lapa laq label` made from the same data set."""
-    laq: Path | None = None
-    """Latent action model that the labels must be of; none takes the labels' word for it."""
-    out: Path = Path("outputs/vla_pretrain")
-    """Run directory; the finished model is in its `checkpoint/`."""
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    """Model sizes."""
-    steps: int = 2500
+    """Data set: LeRobot v3, RLDS, recordings, or (for pretraining) videos."""
+    model: ModelConfig = field(default_factory=TrunkConfig)
+    """Which family of models, and its sizes, when there is no `init`; otherwise the checkpoint's are used."""
+    steps: int = 600
     """Optimizer steps."""
     batch_size: int = 64
-    """Frames per step."""
+    """Frames per step, over all processes together."""
     learning_rate: float = 2e-3
-    """Peak learning rate (AdamW, cosine to zero)."""
+    """Peak learning rate of AdamW (paper: 2e-5 for all weights)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate over time: a short warm-up and a cosine to zero, or the same throughout (the paper)."""
+    beta2: float = 0.999
+    """AdamW's decay of the squared gradient (paper: 0.95)."""
     weight_decay: float = 0.01
-    """AdamW weight decay."""
-    mean_weight: float = 2.0
-    """Weight of the distance of the predicted mean code vector, beside the cross-entropy; 0 is off (the paper)."""
-    shift_px: int = 3
-    """Random shift of the image, up to this many pixels; 0 is off."""
-    light: float = 0.15
-    """Random change of contrast and brightness; 0 is off."""
-    unknown_word_share: float = 0.02
-    """Share of words replaced by `<unk>`, so that new words do little harm; 0 is off."""
-    max_episodes: int = 0
-    """Use only the first episodes; 0 uses all. Must match the labels."""
-    seed: int = 0
-    """Seed of weights, order, augmentation and dropout."""
-    device: str = "cpu"
-    """Torch device."""
-    save_every: int = 500
-    """Steps between resumable states; 0 saves none."""
-    log_every: int = 50
-    """Steps between rows of metrics."""
-    progress: bool = True
-    """Show a progress bar."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Train the action head, and gently the trunk, on episodes with actions."""
-
-    data: Path
-    """Data set with true actions."""
-    init: Path | None = None
-    """Pretrained checkpoint; none trains the same trunk from scratch."""
-    out: Path = Path("outputs/vla_finetune")
-    """Run directory; the finished policy is in its `checkpoint/`."""
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    """Model sizes when there is no `init`; otherwise the checkpoint's sizes are used."""
-    episodes: int = 0
-    """Labelled episodes to use, drawn with `subset_seed`; 0 uses all."""
-    subset_seed: int = 0
-    """Seed of the draw: a smaller draw is part of a larger one with the same seed."""
-    max_bins: int = 32
-    """Most quantile bins of a dimension, at most 256; few labels fill few bins."""
-    smoothing_bins: float = 1.0
-    """Width of the Gaussian that spreads each label over neighbouring bins [bins]; 0 is off."""
-    mean_weight: float = 2.0
-    """Weight of the error of the predicted mean, beside the cross-entropy; 0 is off."""
-    head_steps: int = 300
-    """First steps, in which only the action head learns and the trunk stands still."""
-    steps: int = 600
-    """All optimizer steps, the head's included."""
-    batch_size: int = 64
-    """Frames per step."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of the action head."""
-    trunk_factor: float = 0.1
-    """Learning rate of the trunk, relative to the head's."""
-    freeze_stem: bool = True
-    """Keep the vision stem as it was pretrained (the paper freezes its vision encoder); scratch trains it."""
-    weight_decay: float = 0.01
-    """AdamW weight decay."""
-    dropout: float = 0.1
-    """Dropout on the features that the head reads."""
+    """AdamW weight decay (paper: 0)."""
     shift_px: int = 3
     """Random shift of the image, up to this many pixels; 0 is off."""
     light: float = 0.15
     """Random change of contrast and brightness; 0 is off."""
     seed: int = 0
-    """Seed of the head, order, augmentation and dropout (of everything without `init`)."""
-    temperature: float = 0.0
-    """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
-    contract: str = "wx250s_sim"
-    """Robot contract whose hash and control rate the policy carries."""
+    """Seed of fresh weights, order, augmentation and dropout."""
     device: str = "cpu"
-    """Torch device."""
+    """Torch device; `cuda` is each process's own under torchrun."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 multiplies matrices in bfloat16; weights, optimizer and losses stay in float32."""
+    compile: bool = False
+    """Compile the model: a minute or so at first, fewer and larger kernels afterwards."""
+    recompute: bool = False
+    """Keep no activations inside the model's blocks and compute them again for the gradients: a third more time, a
+    fraction of the memory."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """With several processes (`torchrun --nproc-per-node 8 -m lapa_core vla ...`): ddp keeps the whole model in each,
+    fsdp2 divides weights and optimizer among them. Both compute the same."""
+    micro_batch: int = 0
+    """Frames that a process computes at a time; the gradients of its share of the batch add up. 0: all at once."""
+    length_window: int = 1
+    """Batches whose frames are sorted by the length of their instructions, so that little is padded; 1 sorts none."""
+    lora_rank: int = 0
+    """Train low-rank adapters of the blocks' linear layers (Hu et al., 2021) and the heads, and nothing else; merged
+    into the weights at the end. 0 trains all weights."""
+    lora_alpha: int = 32
+    """Scale of the adapters: their product counts alpha / rank."""
+    base: Literal["full", "nf4"] = "full"
+    """nf4 keeps the frozen layers under LoRA in 4 bits (Dettmers et al., 2023); needs the extra `quant`."""
+    dry_run: bool = False
+    """Only say what the run would take: parameters, memory per process, FLOPs. Reads no data and allocates nothing."""
+    processes: int = 0
+    """Processes that a dry run assumes; 0: as many as torchrun started."""
     save_every: int = 500
     """Steps between resumable states; 0 saves none."""
     log_every: int = 50
@@ -145,9 +105,112 @@ class FinetuneConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
+        least_of = {
+            "steps": 1, "batch_size": 1, "log_every": 1, "save_every": 0, "micro_batch": 0, "length_window": 1,
+            "lora_rank": 0, "lora_alpha": 1, "processes": 0,
+        }  # fmt: skip
+        for name, least in least_of.items():
+            if (value := getattr(self, name)) < least:
+                raise ContractError(f"{name} is {value}; allowed is {least} and more")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ContractError(
+                f"learning_rate is {self.learning_rate}; it must be a positive number"
+            )
+        if self.base == "nf4" and not self.lora_rank:
+            raise ContractError(
+                "base is nf4, but 4-bit weights cannot be trained; give a lora_rank (32, for example)"
+            )
+        if self.base == "nf4" and self.parallel == "fsdp2":
+            raise ContractError(
+                "base is nf4 and parallel is fsdp2, which cannot divide 4-bit weights; use ddp: the base fits on "
+                "every card, and the adapters are small"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopConfig):
+    """Pretrain a model to name the latent action that follows a frame. Sees frames, instructions and codes only."""
+
+    labels: Path
+    """Folder that `lapa laq label` made from the same data set."""
+    laq: Path | None = None
+    """Latent action model that the labels must be of; none takes the labels' word for it."""
+    init: Path | None = None
+    """Checkpoint whose weights are the start (`lapa vla import-release`, or an earlier pretraining); none starts from
+    the backbone's own weights, or from fresh ones."""
+    out: Path = Path("outputs/vla_pretrain")
+    """Run directory; the finished model is in its `checkpoint/`."""
+    steps: int = 2500
+    """Optimizer steps (paper: 70,000)."""
+    mean_weight: float = 2.0
+    """Weight of the distance of the predicted mean code vector, beside the cross-entropy; 0 is off (the paper)."""
+    unknown_word_share: float = 0.02
+    """Share of words replaced by `<unk>`, so that new words do little harm; 0 is off. Small model only."""
+    max_episodes: int = 0
+    """Use only the first episodes; 0 uses all. Must match the labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(LoopConfig):
+    """Train an action head, and gently the trunk, on episodes with actions."""
+
+    init: Path | None = None
+    """Pretrained checkpoint; none trains the same model without latent pretraining."""
+    out: Path = Path("outputs/vla_finetune")
+    """Run directory; the finished policy is in its `checkpoint/`."""
+    episodes: int = 0
+    """Labelled episodes to use, drawn with `subset_seed`; 0 uses all."""
+    subset_seed: int = 0
+    """Seed of the draw: a smaller draw is part of a larger one with the same seed."""
+    max_bins: int = 32
+    """Most quantile bins of a dimension, at most 256 (paper: 256); few labels fill few bins."""
+    smoothing_bins: float = 1.0
+    """Width of the Gaussian that spreads each label over neighbouring bins [bins]; 0 is off."""
+    mean_weight: float = 2.0
+    """Weight of the error of the predicted mean, beside the cross-entropy; 0 is off."""
+    continuous: bool = False
+    """Replace the bins' head by one linear layer to a chunk of actions, trained with L1. OpenVLA-OFT gained 5 points on
+    LIBERO by L1 instead of bins, UniVLA 22 by a continuous chunk (facts/peers.md 1.4)."""
+    chunk: int = 1
+    """Actions that the continuous head predicts [control periods]; the policy applies the first."""
+    latent_weight: float = 0.0
+    """Keep the latent head and its cross-entropy, at this weight, on the labelled frames' own codes; 0 is off (the
+    paper drops the head). Moto kept it: 61.4 instead of 48.0 on SIMPLER (facts/peers.md 1.4). Needs `labels`."""
+    labels: Path | None = None
+    """Codes that `lapa laq label` made of the labelled data set, for `latent_weight`."""
+    head_steps: int = 300
+    """First steps, in which only the action head learns and the trunk stands still."""
+    trunk_factor: float = 0.1
+    """Learning rate of the trunk, relative to the head's."""
+    freeze_stem: bool = True
+    """Keep the vision stem or tower as it was pretrained (the paper freezes its vision encoder); scratch trains it."""
+    dropout: float = 0.1
+    """Dropout on the features that the head reads."""
+    temperature: float = 0.0
+    """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
+    gripper_hysteresis: float = 0.0
+    """The policy's gripper opens only above 0.5 + this and closes only below 0.5 - this; 0 is off. For data whose
+    gripper takes values in between; of two bins, each is beyond any threshold."""
+    contract: str = "wx250s_sim"
+    """Robot contract whose hash and control rate the policy carries."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.head_steps <= self.steps:
             raise ContractError(
                 f"head_steps is {self.head_steps}; allowed is 0 to steps ({self.steps})"
+            )
+        if self.chunk < 1 or (self.chunk > 1 and not self.continuous):
+            raise ContractError(
+                f"chunk is {self.chunk}; allowed is 1, or more together with --continuous"
+            )
+        if self.latent_weight < 0.0 or (self.latent_weight > 0.0 and self.labels is None):
+            raise ContractError(
+                f"latent_weight is {self.latent_weight}; allowed is 0, or more together with --labels"
+            )
+        if not 0.0 <= self.gripper_hysteresis < 0.5:
+            raise ContractError(
+                f"gripper_hysteresis is {self.gripper_hysteresis}; allowed is 0 to below 0.5"
             )
 
 

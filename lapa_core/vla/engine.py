@@ -7,7 +7,7 @@ facts/lapa.md 2.7). A policy without memory that always does the same at the sam
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,94 +17,111 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lapa_core.actions.bins import ActionBins
-from lapa_core.errors import ContractError, DataError
+from lapa_core.errors import DataError
+from lapa_core.policy import Decision
 from lapa_core.train.augment import to_float
+from lapa_core.vla.base import Inputs
 from lapa_core.vla.checkpoint import POLICY, LoadedVla, load_vla
+from lapa_core.vla.decode.choose import greedy, make_choose
 
 SHORTENINGS = 21
 """Lengths that are tried for an action beyond the arm's cap, from the whole to none."""
 
 
 class VlaEngine:
-    """Decodes with the action head, or with the code table where the checkpoint has one. Not thread-safe."""
+    """Decodes as the checkpoint says: with the action head, a code table or a continuous head. Not thread-safe."""
 
     def __init__(
         self,
         loaded: LoadedVla,
-        device: str = "cpu",
         *,
         temperature: float | None = None,
+        top_k: int = 0,
         seed: int = 0,
     ):
         """Wrap a loaded policy and run it once, so that the first frame is as fast as the others.
 
         Raises:
-            ContractError: a temperature that is negative or not finite.
+            ContractError: a temperature that is negative or not finite, or a negative top_k.
         """
         own = float(loaded.config.get("temperature", 0.0))
         self._temperature = own if temperature is None else temperature
-        if not 0.0 <= self._temperature < np.inf:
-            raise ContractError(
-                f"temperature is {self._temperature}; 0 (the likeliest bin) or a positive number is needed"
-            )
-        self._model = loaded.model.to(device)
+        self._model = loaded.model
+        device = loaded.model.device
+        self._generator = torch.Generator(device)
+        self._choose = make_choose(self._temperature, self._generator, top_k=top_k)
         self._table_QA = None if loaded.table_QA is None else loaded.table_QA.to(device)
         self._bins = ActionBins.from_dict(loaded.config["bins"])
         self._caps = (
             (slice(0, 3), loaded.config["max_translation_m"]),
             (slice(3, 6), loaded.config["max_rotation_rad"]),
         )
-        self._image_px = loaded.trunk.image_px
-        self._device = device
-        self._words = lru_cache(maxsize=64)(
-            lambda text: torch.from_numpy(loaded.vocabulary.encode(text, loaded.trunk.max_words))[
-                None
-            ].to(device)
-        )
-        self._generator = torch.Generator(device)
-        self.step(np.zeros((self._image_px, self._image_px, 3), np.uint8), "")
+        side = loaded.model.config.image_px
+        self.step(np.zeros((side, side, 3), np.uint8), "")
         self._generator.manual_seed(seed)
 
-    @torch.inference_mode()
-    def step(
-        self, frame_SS3: NDArray[np.uint8], instruction: str
-    ) -> tuple[NDArray[np.int64], tuple[int, ...] | None]:
-        """Return ((7,) bins, latent codes or None) for one frame of the model's own size.
+    def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
+        """Decide on one frame of the model's own size.
 
         Raises:
             DataError: the frame has another size or type.
         """
-        side = self._image_px
-        if frame_SS3.shape != (side, side, 3) or frame_SS3.dtype != np.uint8:
+        return self.step_many(frame_SS3[None], [instruction])[0]
+
+    @torch.inference_mode()
+    def step_many(
+        self, frames_BSS3: NDArray[np.uint8], instructions: Sequence[str]
+    ) -> list[Decision]:
+        """Decide on several frames of the model's own size in one pass.
+
+        Raises:
+            DataError: the frames have another size or type.
+        """
+        side = self._model.config.image_px
+        if frames_BSS3.shape[1:] != (side, side, 3) or frames_BSS3.dtype != np.uint8:
             raise DataError(
-                f"the frame is {frame_SS3.dtype} {frame_SS3.shape}; this policy takes uint8 ({side}, {side}, 3)"
+                f"the frame is {frames_BSS3.dtype} {frames_BSS3.shape[1:]}; this policy takes uint8 "
+                f"({side}, {side}, 3)"
             )
-        image = to_float(torch.from_numpy(frame_SS3)[None].to(self._device))
-        features_BF = self._model.trunk(image, self._words(instruction))
-        latent = None
-        if self._model.latent_head is not None:
-            latent = tuple(self._model.latent_head(features_BF)[0].argmax(dim=-1).tolist())
+        image_BCHW = to_float(torch.from_numpy(frames_BSS3).to(self._model.device))
+        inputs = self._model.read(self._model.prepare(image_BCHW, instructions))
+        latents: list[tuple[int, ...] | None] = [None] * len(frames_BSS3)
+        if self._model.latent is not None:
+            latents = [tuple(row) for row in self._model.decode(inputs, "latent", greedy).tolist()]
+        if self._model.chunk_head is not None:
+            chunk_BH7 = self._model.chunk_actions(inputs).double().cpu().numpy()
+            return [self._continuous(*pair) for pair in zip(chunk_BH7, latents, strict=True)]
         if self._table_QA is not None:
-            bins_7 = self._look_up(self._model.need_latent_head()(features_BF)[0], self._table_QA)
+            bins_B7 = self._bins.encode(self._look_up(inputs, self._table_QA))
         else:
-            bins_7 = self._choose(self._model.need_action_head()(features_BF)[0]).cpu().numpy()
-        return self._inside_caps(bins_7), latent
+            bins_B7 = self._model.decode(inputs, "action", self._choose).cpu().numpy()
+        return [self._discrete(*pair) for pair in zip(bins_B7, latents, strict=True)]
 
-    def _choose(self, logits_RN: Tensor) -> Tensor:
-        """Return one index per row: the likeliest, or a sampled one."""
-        if self._temperature == 0.0:
-            return logits_RN.argmax(dim=-1)
-        probability_RN = (logits_RN / self._temperature).softmax(dim=-1)
-        return torch.multinomial(probability_RN, 1, generator=self._generator).squeeze(-1)
+    def _discrete(self, bins_7: NDArray[np.int64], latent: tuple[int, ...] | None) -> Decision:
+        """Return the centres of the bins, inside the caps."""
+        bins_7 = self._inside_caps(bins_7)
+        action_7 = self._bins.decode(bins_7)
+        return Decision(action_7, bins_7, latent, action_7[None])
 
-    def _look_up(self, logits_KN: Tensor, table_QA: Tensor) -> NDArray[np.int64]:
-        """Return the bins of the sampled codes' action; at temperature 0, of the mean action over all codes."""
+    def _continuous(
+        self, chunk_H7: NDArray[np.float64], latent: tuple[int, ...] | None
+    ) -> Decision:
+        """Return the continuous head's actions: lengths cut to the caps, the gripper to its range."""
+        for part, cap in self._caps:
+            length_H1 = np.linalg.norm(chunk_H7[:, part], axis=1, keepdims=True)
+            chunk_H7[:, part] *= cap / np.maximum(length_H1, cap)
+        chunk_H7[:, 6] = chunk_H7[:, 6].clip(0.0, 1.0)
+        return Decision(chunk_H7[0], self._bins.encode(chunk_H7[0]), latent, chunk_H7)
+
+    def _look_up(self, inputs: Inputs, table_QA: Tensor) -> NDArray[np.float32]:
+        """Return the actions (B, 7) of the sampled codes; at temperature 0, the mean action over all codes."""
+        codes_BK = self._model.decode(inputs, "latent", self._choose)
         if self._temperature == 0.0:
-            weight_KN = logits_KN.softmax(dim=-1)
+            weight_BKN = self._model.latent_logits(inputs, codes_BK).float().softmax(dim=-1)
         else:
-            weight_KN = F.one_hot(self._choose(logits_KN), logits_KN.shape[-1]).to(logits_KN.dtype)
-        action_A = weight_KN.flatten() @ table_QA[:-1] + table_QA[-1]
-        return self._bins.encode(action_A.cpu().numpy())
+            weight_BKN = F.one_hot(codes_BK, self._model.need_latent()[1]).float()
+        action_BA = weight_BKN.flatten(1) @ table_QA[:-1] + table_QA[-1]
+        return action_BA.cpu().numpy()
 
     def _inside_caps(self, bins_7: NDArray[np.int64]) -> NDArray[np.int64]:
         """Shorten a translation or rotation that the arm would refuse, keeping its direction as the bins allow.
@@ -127,13 +144,14 @@ def load_engine(
     device: str = "cpu",
     *,
     temperature: float | None = None,
+    top_k: int = 0,
     seed: int = 0,
 ) -> VlaEngine:
     """Rebuild the engine of a policy checkpoint; see `Policy.load`.
 
     Raises:
         CheckpointError: missing, damaged, or not a policy.
-        ContractError: a temperature that is negative or not finite.
+        ContractError: a temperature that is negative or not finite, or a negative top_k.
     """
     loaded = load_vla(directory, POLICY, device)
-    return VlaEngine(loaded, device, temperature=temperature, seed=seed)
+    return VlaEngine(loaded, temperature=temperature, top_k=top_k, seed=seed)

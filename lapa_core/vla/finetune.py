@@ -9,176 +9,217 @@ Without a pretrained checkpoint the same loop trains from scratch.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.actions.bins import ActionBins
+from lapa_core.actions.delta import ACTION_NAMES
+from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
+from lapa_core.laq.labels import LatentLabels
 from lapa_core.presets import VLA_FINETUNE as PRESETS
-from lapa_core.train.augment import load_images, random_light, random_shift
+from lapa_core.train.parallel import Parallel, leave
 from lapa_core.train.run import TrainingRun
-from lapa_core.train.sampling import batch_indices, seed_step
-from lapa_core.train.schedule import cosine_factor, set_learning_rate
-from lapa_core.vla.checkpoint import POLICY, load_vla, policy_facts, save_vla
-from lapa_core.vla.config import FinetuneConfig, TrunkConfig
-from lapa_core.vla.model import ActionHead, VlaModel, action_loss
-from lapa_core.vla.pretrain import GRADIENT_CLIP, VlaTrained, encode_instructions
-from lapa_core.vla.words import Vocabulary
+from lapa_core.vla.base import VlaModel, model_class
+from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts, save_vla
+from lapa_core.vla.config import FinetuneConfig
+from lapa_core.vla.labelled import (
+    drawn_episodes,
+    frame_codes,
+    future_actions,
+    labelled_subset,
+    true_actions,
+)
+from lapa_core.vla.loop import (
+    Examples,
+    Recipe,
+    VlaTrained,
+    predictions,
+    run_loop,
+    shaping,
+    spread_rows,
+    whole_weights,
+)
+from lapa_core.vla.metrics import (
+    ActionError,
+    TokenReport,
+    action_error,
+    as_row,
+    decode_rows,
+    majority_share,
+    token_report,
+)
+from lapa_core.vla.objective import FinetuneObjective
 
 __all__ = ["PRESETS", "FinetuneConfig", "labelled_subset", "main", "train"]
 
 
-class Start(NamedTuple):
-    """Where finetuning starts from."""
-
-    model: VlaModel
-    """Pretrained or fresh trunk with a fresh action head; no latent head."""
-    trunk: TrunkConfig
-    """Its sizes."""
-    vocabulary: Vocabulary
-    """Pretrained or fresh words."""
-
-
-class Samples(NamedTuple):
-    """The labelled frames."""
-
-    frames_NSSC: NDArray[np.uint8]
-    """Images, possibly on disk."""
-    words_NL: Tensor
-    """Padded word indices."""
-    bins_NA: Tensor
-    """Bin of every action dimension."""
-
-
-def true_actions(store: FrameStore) -> NDArray[np.float32]:
-    """Return the actions (N, 7).
-
-    Raises:
-        DataError: the data set has none.
-    """
-    if store.actions is None:
-        raise DataError("the data set has no actions; finetuning needs episodes recorded with them")
-    return store.actions
-
-
-def labelled_subset(store: FrameStore, episodes: int, seed: int) -> FrameStore:
-    """Draw labelled episodes; with one seed, a smaller draw is part of a larger one.
-
-    Raises:
-        DataError: the data set has no actions or too few episodes.
-    """
-    true_actions(store)
-    if episodes > store.num_episodes:
-        raise DataError(
-            f"{episodes} labelled episodes are asked for; the data set has {store.num_episodes}"
-        )
-    order = np.random.default_rng(seed).permutation(store.num_episodes)
-    return store.subset(order[: episodes or store.num_episodes])
-
-
-def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> Start:
-    """Build the model: a pretrained trunk when `init` is given, else a fresh one; the action head is always fresh."""
-    torch.manual_seed(config.seed)
-    if config.init is None:
-        vocabulary = Vocabulary.fit(store.instructions)
-        return Start(VlaModel(config.trunk, len(vocabulary), bins=bins), config.trunk, vocabulary)
-    loaded = load_vla(config.init)
-    loaded.model.latent_head = None
-    loaded.model.action_head = ActionHead(loaded.trunk.features, bins)
-    return Start(loaded.model, loaded.trunk, loaded.vocabulary)
-
-
-def make_optimizer(model: VlaModel, config: FinetuneConfig) -> torch.optim.AdamW:
-    """Group the parameters: the head at full rate, the trunk at `trunk_factor`, a frozen stem not at all."""
-    if config.freeze_stem and config.init is not None:
-        model.trunk.stem.requires_grad_(False)
-    trunk = [p for p in model.trunk.parameters() if p.requires_grad]
-    groups = [
-        {"params": list(model.need_action_head().parameters()), "base_lr": config.learning_rate},
-        {"params": trunk, "base_lr": config.learning_rate * config.trunk_factor},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
-    image_px = (config.trunk if config.init is None else load_vla(config.init).trunk).image_px
-    store = store or FrameStore.load(config.data, image_px, progress=config.progress)
-    store = labelled_subset(store, config.episodes, config.subset_seed)
-    bins = ActionBins.fit(true_actions(store), config.max_bins)
-    model, trunk, vocabulary = start_from(config, store, bins)
-    model = model.to(config.device).train()
-    head = model.need_action_head()
-    samples = _samples(store, vocabulary, trunk.max_words, bins)
-    optimizer = make_optimizer(model, config)
+    parallel = Parallel(config.device, config.parallel, static=not config.head_steps)
+    sizes = config.model if config.init is None else load_model_config(config.init)
+    with parallel.leader_first():
+        store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
+    drawn = labelled_subset(store, config.episodes, config.subset_seed)
+    bins = ActionBins.fit(true_actions(drawn), config.max_bins)
+    examples = make_examples(config, store, drawn, bins)
+
+    torch.manual_seed(config.seed)
+    model = start_from(config, drawn, bins)
+    objective = FinetuneObjective(
+        model,
+        smoothing_bins=config.smoothing_bins,
+        mean_weight=config.mean_weight,
+        latent_weight=config.latent_weight,
+        bf16=config.precision == "bf16",
+    )
+    settings = shaping(config, model)
     run = TrainingRun(
         config.out,
-        _settings(config),
+        settings,
         save_every=config.save_every,
         log_every=config.log_every,
         progress=config.progress,
+        leads=parallel.leads,
     )
-    first_step = run.restore(model, optimizer)
-
-    for step in run.steps(first_step, config.steps):
-        seed_step(config.seed, step)
-        rows = batch_indices(len(store), config.batch_size, config.seed, step)
-        image = random_shift(load_images(samples.frames_NSSC, rows, config.device), config.shift_px)
-        image = random_light(image, config.light)
-
-        with torch.set_grad_enabled(step >= config.head_steps):
-            features = model.trunk(image, samples.words_NL[rows].to(config.device))
-        logits = head(F.dropout(features, config.dropout))
-        bins_BA = samples.bins_NA[rows].to(config.device)
-        loss = action_loss(logits, bins_BA, head, config.smoothing_bins, config.mean_weight)
-        set_learning_rate(
-            optimizer, cosine_factor(step, config.steps, warmup_steps=min(50, config.steps // 10))
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-
-        run.log(step, {"loss": loss.item()})
-        run.save(step, model, optimizer)
-
-    facts = {
+    recipe = make_recipe(config, bins.encode(true_actions(drawn)))
+    module = run_loop(config, objective, model, examples, recipe, parallel, run)
+    report_R = spread_rows(len(examples))
+    predicted_RA = predictions(
+        module, model, examples, report_R, config.batch_size, parallel.device
+    )
+    facts: dict[str, Any] = {
         **policy_facts(config.contract, bins, config.temperature),
-        "training": _settings(config),
+        "gripper_hysteresis": config.gripper_hysteresis,
+        "metrics": report(config, bins, predicted_RA, true_actions(drawn)[report_R]),
+        "training": settings,
+        "instructions": sorted(set(drawn.instructions))[:100],
     }
-    facts["instructions"] = sorted(set(store.instructions))[:100]
-    checkpoint = save_vla(config.out / "checkpoint", POLICY, model, trunk, vocabulary, **facts)
+    out = config.out / "checkpoint"
+    weights = whole_weights(model, leads=parallel.leads)
+    if parallel.leads:
+        save_vla(out, POLICY, model, weights=weights, **facts)
+    parallel.wait()
     run.close()
-    return VlaTrained(checkpoint, run.history)
+    return VlaTrained(out, run.history, parallel.leads)
 
 
-def _samples(
-    store: FrameStore, vocabulary: Vocabulary, max_words: int, bins: ActionBins
-) -> Samples:
-    words_EL = encode_instructions(store, vocabulary, max_words)
-    return Samples(
-        frames_NSSC=store.frames,
-        words_NL=words_EL[store.episode_ids],
-        bins_NA=torch.from_numpy(bins.encode(true_actions(store))),
+def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> VlaModel:
+    """Build the model: a pretrained one when `init` is given, else a fresh one; the head for actions is always fresh.
+
+    Raises:
+        DataError: the latent head that is kept speaks the codes of another latent action model.
+    """
+    if config.init is None:
+        model = model_class(config.model.KIND).start(config.model, store.instructions)
+    else:
+        model = load_vla(config.init).model
+        model.drop_action_head()
+    model.chunk_head = None
+    if config.latent_weight:
+        _keep_latent_head(config, model)
+    else:
+        model.drop_latent_head()
+    if config.continuous:
+        actions_NA = true_actions(store).astype(np.float64)
+        model.give_chunk_head(
+            actions_NA.mean(axis=0).tolist(), actions_NA.std(axis=0).tolist(), config.chunk
+        )
+    else:
+        model.give_action_head(bins)
+    model.dropout.p = config.dropout
+    if config.freeze_stem and config.init is not None:
+        for parameter in model.vision_parameters():
+            parameter.requires_grad_(False)
+    return model
+
+
+def make_examples(
+    config: FinetuneConfig, store: FrameStore, drawn: FrameStore, bins: ActionBins
+) -> Examples:
+    """Join the drawn frames with the labels that the objective reads."""
+    labels: dict[str, Tensor] = {"bins": torch.from_numpy(bins.encode(true_actions(drawn)))}
+    if config.continuous:
+        chunk, known = future_actions(drawn, config.chunk)
+        labels = {"chunk": torch.from_numpy(chunk), "known": torch.from_numpy(known)}
+    if config.latent_weight and config.labels is not None:
+        episodes_D = drawn_episodes(store, config.episodes, config.subset_seed)
+        labels["codes"] = torch.from_numpy(frame_codes(config.labels, store, episodes_D))
+    return Examples(
+        frames_NSSC=drawn.frames,
+        rows_M=np.arange(len(drawn)),
+        episode_M=drawn.episode_ids,
+        instructions=drawn.instructions,
+        labels=labels,
     )
 
 
-def _settings(config: FinetuneConfig) -> dict[str, object]:
-    skipped = {"out", "device", "progress", "save_every", "log_every"}
-    return {
-        k: str(v) if isinstance(v, Path) else v
-        for k, v in asdict(config).items()
-        if k not in skipped
-    }
+def make_recipe(config: FinetuneConfig, bins_NA: NDArray[np.int64]) -> Recipe:
+    """Say which parameters learn how fast: the head at full rate, the rest at `trunk_factor`."""
+
+    def groups(model: VlaModel) -> list[dict[str, Any]]:
+        head: list[nn.Parameter] = model.action_parameters()
+        if model.chunk_head is not None:
+            head = head + list(model.chunk_head.parameters())
+        own = {id(parameter) for parameter in head}
+        trunk = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+        return [
+            {"params": head, "base_lr": config.learning_rate},
+            {"params": trunk, "base_lr": config.learning_rate * config.trunk_factor},
+        ]
+
+    shares = {} if config.continuous else as_row("majority", majority_share(bins_NA), ACTION_NAMES)
+    return Recipe(
+        groups=groups,
+        warmup_steps=min(50, config.steps // 10),
+        held_steps=config.head_steps,
+        baseline={name: value.item() for name, value in shares.items()},
+    )
+
+
+def report(
+    config: FinetuneConfig,
+    bins: ActionBins,
+    predicted_RA: NDArray[Any],
+    true_RA: NDArray[np.float32],
+) -> dict[str, Any]:
+    """Return the figures on the training frames that the checkpoint keeps."""
+    figures: dict[str, Any] = {"frames": len(true_RA)}
+    actions_RA = predicted_RA
+    if not config.continuous:
+        figures["bins"] = asdict(token_report(predicted_RA, bins.encode(true_RA), ACTION_NAMES))
+        actions_RA = decode_rows(bins, predicted_RA)
+    return {**figures, "action": asdict(action_error(actions_RA, true_RA))}
+
+
+def _keep_latent_head(config: FinetuneConfig, model: VlaModel) -> None:
+    assert config.labels is not None
+    labels = LatentLabels.load(config.labels)
+    shape = (labels.codes_PK.shape[1], labels.codes)
+    made_by = None if config.init is None else load_config(config.init).get("laq")
+    if model.latent is None:
+        model.give_latent_head(*shape)
+    elif model.latent != shape or made_by != labels.checkpoint_hash:
+        raise DataError(
+            f"{config.init} speaks the codes of the latent action model {str(made_by)[:12]} {model.latent}, the labels "
+            f"are of {labels.checkpoint_hash[:12]} {shape}; label the data with the model that it was pretrained with"
+        )
 
 
 def main(config: FinetuneConfig) -> None:
-    """Finetune, and say where the policy is."""
-    print(f"policy: {train(config).checkpoint}")
+    """Finetune, and say what the predictions are worth and where the policy is."""
+    try:
+        trained = train(config)
+        if trained.leads:
+            metrics = load_config(trained.checkpoint)["metrics"]
+            if "bins" in metrics:
+                print(TokenReport(**metrics["bins"]))
+            print(ActionError(**metrics["action"]))
+            print(f"policy: {trained.checkpoint}")
+    finally:
+        leave()

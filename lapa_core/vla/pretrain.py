@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,42 +19,25 @@ from lapa_core.laq.label_source import identify
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.presets import VLA_PRETRAIN as PRESETS
-from lapa_core.train.augment import load_images, random_light, random_shift
+from lapa_core.train.parallel import Parallel, leave
 from lapa_core.train.run import TrainingRun
-from lapa_core.train.sampling import batch_indices, seed_step
-from lapa_core.train.schedule import cosine_factor, set_learning_rate
-from lapa_core.vla.checkpoint import PRETRAINED, save_vla
+from lapa_core.vla.base import VlaModel, model_class
+from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla, save_vla
 from lapa_core.vla.config import PretrainConfig
-from lapa_core.vla.model import VlaModel, latent_loss
-from lapa_core.vla.words import PAD, UNKNOWN, Vocabulary
+from lapa_core.vla.loop import (
+    Examples,
+    Recipe,
+    VlaTrained,
+    predictions,
+    run_loop,
+    shaping,
+    spread_rows,
+    whole_weights,
+)
+from lapa_core.vla.metrics import TokenReport, as_row, majority_share, token_report
+from lapa_core.vla.objective import PretrainObjective
 
 __all__ = ["PRESETS", "PretrainConfig", "VlaTrained", "main", "train"]
-
-GRADIENT_CLIP = 1.0
-
-
-class VlaTrained(NamedTuple):
-    """What a training run leaves."""
-
-    checkpoint: Path
-    """Directory of the finished model."""
-    history: list[tuple[int, dict[str, float]]]
-    """Logged (step, metrics) of this process."""
-
-
-def encode_instructions(store: FrameStore, vocabulary: Vocabulary, max_words: int) -> Tensor:
-    """Return padded word indices (E, L), one row per episode."""
-    return torch.from_numpy(
-        np.stack([vocabulary.encode(text, max_words) for text in store.instructions])
-    )
-
-
-def forget_words(words_BL: Tensor, share: float) -> Tensor:
-    """Replace a random share of the words by `<unk>`."""
-    if share == 0.0:
-        return words_BL
-    forgotten = (torch.rand(words_BL.shape) < share) & (words_BL != PAD)
-    return words_BL.masked_fill(forgotten, UNKNOWN)
 
 
 def check_labels(labels: LatentLabels, store: FrameStore, laq: Path | None = None) -> None:
@@ -92,82 +76,97 @@ def standardised(labels: LatentLabels) -> Tensor:
 
 def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume pretraining; `store` replaces the data set on disk (tests, experiments)."""
-    store = store or FrameStore.load(config.data, config.trunk.image_px, progress=config.progress)
+    parallel = Parallel(config.device, config.parallel)
+    sizes = config.model if config.init is None else load_model_config(config.init)
+    with parallel.leader_first():
+        store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
     store = frames_only(store, config.max_episodes)
     labels = LatentLabels.load(config.labels)
     check_labels(labels, store, config.laq)
-    vocabulary = Vocabulary.fit(store.instructions)
-    words_EL = encode_instructions(store, vocabulary, config.trunk.max_words)
-    first_P, episode_P = labels.pairs_P2[:, 0], store.episode_ids[labels.pairs_P2[:, 0]]
-    codes_PK = torch.from_numpy(labels.codes_PK)
-    centres_ND = standardised(labels).to(config.device)
 
     torch.manual_seed(config.seed)
-    model = VlaModel(config.trunk, len(vocabulary), latent=(codes_PK.shape[1], labels.codes))
-    model = model.to(config.device).train()
-    head = model.need_latent_head()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    model = _start(config, store, labels)
+    objective = PretrainObjective(
+        model,
+        standardised(labels),
+        mean_weight=config.mean_weight,
+        bf16=config.precision == "bf16",
     )
-    optimizer.param_groups[0]["base_lr"] = config.learning_rate
+    shares = as_row("majority", majority_share(labels.codes_PK), objective.names)
+    recipe = Recipe(
+        groups=partial(_groups, learning_rate=config.learning_rate),
+        warmup_steps=min(100, config.steps // 10),
+        unknown_word_share=config.unknown_word_share,
+        baseline={name: value.item() for name, value in shares.items()},
+    )
+    settings = {
+        **{k: v for k, v in shaping(config, model).items() if k not in ("labels", "laq")},
+        "laq": labels.checkpoint_hash,
+        "pairs": len(labels.pairs_P2),
+    }
     run = TrainingRun(
         config.out,
-        _settings(config, labels),
+        settings,
         save_every=config.save_every,
         log_every=config.log_every,
         progress=config.progress,
+        leads=parallel.leads,
     )
-
-    for step in run.steps(run.restore(model, optimizer), config.steps):
-        seed_step(config.seed, step)
-        batch = batch_indices(len(first_P), config.batch_size, config.seed, step)
-        image = random_shift(
-            load_images(store.frames, first_P[batch], config.device), config.shift_px
-        )
-        image = random_light(image, config.light)
-        words = forget_words(words_EL[episode_P[batch]], config.unknown_word_share).to(
-            config.device
-        )
-        codes = codes_PK[batch].to(config.device)
-
-        logits = head(model.trunk(image, words))
-        loss = latent_loss(logits, codes, centres_ND, config.mean_weight)
-        set_learning_rate(
-            optimizer, cosine_factor(step, config.steps, warmup_steps=min(100, config.steps // 10))
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-
-        run.log(
-            step,
-            {"loss": loss.item(), "accuracy": (logits.argmax(-1) == codes).float().mean().item()},
-        )
-        run.save(step, model, optimizer)
-
+    examples = _examples(store, labels)
+    module = run_loop(config, objective, model, examples, recipe, parallel, run)
+    report_R = spread_rows(len(examples))
+    named_RK = predictions(module, model, examples, report_R, config.batch_size, parallel.device)
+    report = token_report(named_RK, labels.codes_PK[report_R], objective.names)
     facts: dict[str, Any] = {
         "laq": labels.checkpoint_hash,
         "gap_s": labels.gap_s,
-        "training": _settings(config, labels),
+        "metrics": {"frames": len(report_R), "codes": asdict(report)},
+        "training": settings,
     }
-    checkpoint = save_vla(
-        config.out / "checkpoint", PRETRAINED, model, config.trunk, vocabulary, **facts
-    )
+    out = config.out / "checkpoint"
+    weights = whole_weights(model, leads=parallel.leads)
+    if parallel.leads:
+        save_vla(out, PRETRAINED, model, weights=weights, **facts)
+    parallel.wait()
     run.close()
-    return VlaTrained(checkpoint, run.history)
+    return VlaTrained(out, run.history, parallel.leads)
 
 
-def _settings(config: PretrainConfig, labels: LatentLabels) -> dict[str, Any]:
-    skipped = {"out", "device", "progress", "save_every", "log_every", "labels", "laq"}
-    fields = {
-        k: str(v) if isinstance(v, Path) else v
-        for k, v in asdict(config).items()
-        if k not in skipped
-    }
-    return {**fields, "laq": labels.checkpoint_hash, "pairs": len(labels.pairs_P2)}
+def _start(config: PretrainConfig, store: FrameStore, labels: LatentLabels) -> VlaModel:
+    """Return the model with a latent head for these codes: fresh, or a checkpoint's own where it fits."""
+    tokens = labels.codes_PK.shape[1]
+    if config.init is None:
+        model = model_class(config.model.KIND).start(config.model, store.instructions)
+    else:
+        model = load_vla(config.init).model
+        model.drop_action_head()
+    if model.latent != (tokens, labels.codes):
+        model.give_latent_head(tokens, labels.codes)
+    return model
+
+
+def _groups(model: VlaModel, learning_rate: float) -> list[dict[str, Any]]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [{"params": trained, "base_lr": learning_rate}]
+
+
+def _examples(store: FrameStore, labels: LatentLabels) -> Examples:
+    first_P = labels.pairs_P2[:, 0]
+    return Examples(
+        frames_NSSC=store.frames,
+        rows_M=first_P,
+        episode_M=store.episode_ids[first_P],
+        instructions=store.instructions,
+        labels={"codes": torch.from_numpy(labels.codes_PK)},
+    )
 
 
 def main(config: PretrainConfig) -> None:
     """Pretrain, and say where the model is."""
-    print(f"pretrained model: {train(config).checkpoint}")
+    try:
+        trained = train(config)
+        if trained.leads:
+            print(TokenReport(**load_config(trained.checkpoint)["metrics"]["codes"]))
+            print(f"pretrained model: {trained.checkpoint}")
+    finally:
+        leave()

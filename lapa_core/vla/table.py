@@ -21,8 +21,8 @@ from lapa_core.data.store import FrameStore
 from lapa_core.train.augment import load_images
 from lapa_core.vla.checkpoint import POLICY, PRETRAINED, LoadedVla, load_vla, policy_facts, save_vla
 from lapa_core.vla.config import TableConfig
-from lapa_core.vla.finetune import labelled_subset, true_actions
-from lapa_core.vla.pretrain import encode_instructions
+from lapa_core.vla.decode.choose import greedy
+from lapa_core.vla.labelled import labelled_subset, true_actions
 
 __all__ = ["TableConfig", "fit", "main"]
 
@@ -32,20 +32,16 @@ RIDGE = 1.0
 
 @torch.no_grad()
 def code_probabilities(loaded: LoadedVla, store: FrameStore, device: str) -> NDArray[np.float64]:
-    """Return the model's code probabilities for every frame, flattened over tokens (N, K * codes)."""
-    words_EL = encode_instructions(store, loaded.vocabulary, loaded.trunk.max_words)
-    parts = []
+    """Return the model's code probabilities for every frame, flattened over tokens (N, K * codes).
+
+    Of a sequence model: each token's, given the likeliest tokens before it.
+    """
+    model, parts = loaded.model, []
     for rows in np.array_split(np.arange(len(store)), -(-len(store) // 256)):
-        image = load_images(store.frames, rows, device)
-        features = loaded.model.trunk(image, words_EL[store.episode_ids[rows]].to(device))
-        parts.append(
-            loaded.model.need_latent_head()(features)
-            .softmax(dim=-1)
-            .flatten(1)
-            .cpu()
-            .double()
-            .numpy()
-        )
+        words = [store.instructions[episode] for episode in store.episode_ids[rows]]
+        inputs = model.read(model.prepare(load_images(store.frames, rows, device), words))
+        logits_BKN = model.latent_logits(inputs, model.decode(inputs, "latent", greedy))
+        parts.append(logits_BKN.softmax(dim=-1).flatten(1).cpu().double().numpy())
     return np.concatenate(parts)
 
 
@@ -60,7 +56,7 @@ def fit_table(probability_NQ: NDArray[np.float64], actions_NA: NDArray[np.float3
 def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
     """Fit the table, save the policy and return its directory; `store` replaces the data set on disk."""
     loaded = load_vla(config.init, PRETRAINED, config.device)
-    store = store or FrameStore.load(config.data, loaded.trunk.image_px)
+    store = store or FrameStore.load(config.data, loaded.model.config.image_px)
     store = labelled_subset(store, config.episodes, config.subset_seed)
     actions_NA = true_actions(store)
     table_QA = fit_table(code_probabilities(loaded, store, config.device), actions_NA)
@@ -76,8 +72,6 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
         config.out / "checkpoint",
         POLICY,
         loaded.model,
-        loaded.trunk,
-        loaded.vocabulary,
         table_QA,
         **facts,
     )

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.errors import DataError
+from lapa_core.vla.text import TextSide
 
 PAD, UNKNOWN = 0, 1
 _SPECIAL = ("<pad>", "<unk>")
@@ -20,7 +23,7 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-class Vocabulary:
+class Vocabulary(TextSide):
     """Known words; every other word is `<unk>`."""
 
     def __init__(self, words: Sequence[str]):
@@ -42,6 +45,15 @@ class Vocabulary:
         return cls(
             [*_SPECIAL, *sorted({word for text in instructions for word in split_words(text)})]
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the words."""
+        return {"words": list(self.words)}
+
+    @classmethod
+    def load(cls, directory: Path, data: Mapping[str, Any]) -> Vocabulary:
+        """Rebuild the list from `to_dict`'s form; it has no file."""
+        return cls(data["words"])
 
     def __len__(self) -> int:
         return len(self.words)

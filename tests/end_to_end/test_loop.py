@@ -73,7 +73,7 @@ def folder(tmp_path_factory, environ):
 @pytest.fixture(scope="module")
 def policy(folder, environ):
     """A policy finetuned on the two episodes for two steps."""
-    sizes = ("--steps", 2, "--head-steps", 1, "--trunk.width", 8, "--trunk.blocks", 1)
+    sizes = ("--steps", 2, "--head-steps", 1, "--model.width", 8, "--model.blocks", 1)
     where = ("--data", folder / "labels", "--out", folder / "run", "--init", "None")
     lapa("vla", "finetune", "debug", *where, *sizes, environ=environ)
     return folder / "run" / "checkpoint"

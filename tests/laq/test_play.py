@@ -32,9 +32,9 @@ from lapa_core.laq.play.run import Game, main, open_game
 from lapa_core.laq.play.starts import Start, Starts
 from lapa_core.laq.play.world import World, parse_codes
 from lapa_core.listen import listen
+from lapa_core.vla.base import make_model
 from lapa_core.vla.checkpoint import PRETRAINED, save_vla
 from lapa_core.vla.config import TrunkConfig
-from lapa_core.vla.model import VlaModel
 from lapa_core.vla.words import Vocabulary
 from tests.laq.dots import DotModel
 from tests.toy import toy_store
@@ -161,9 +161,8 @@ def test_odd_pictures_are_enlarged_to_an_even_side():
 def make_policy(folder: Path, made_by: str, codes: int = 4) -> Path:
     torch.manual_seed(1)
     trunk = TrunkConfig(width=8, keypoints=4, text_dim=8, features=16)
-    vocabulary = Vocabulary.fit(["move the dot left"])
-    model = VlaModel(trunk, len(vocabulary), latent=(1, codes))
-    return save_vla(folder, PRETRAINED, model, trunk, vocabulary, laq=made_by, gap_s=0.4)
+    model = make_model(trunk, Vocabulary.fit(["move the dot left"]), latent=(1, codes))
+    return save_vla(folder, PRETRAINED, model, laq=made_by, gap_s=0.4)
 
 
 def test_a_policy_of_the_same_codes_chooses_them(tmp_path):

@@ -10,7 +10,9 @@ import torch
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import DataError
 from lapa_core.vla.config import TrunkConfig
-from lapa_core.vla.model import ActionHead, VlaModel, action_loss, soft_targets
+from lapa_core.vla.losses import BinScale, action_loss, soft_targets
+from lapa_core.vla.small import ActionHead
+from lapa_core.vla.trunk import FilmTrunk
 from lapa_core.vla.words import PAD, UNKNOWN, Vocabulary
 
 TRUNK = TrunkConfig(image_px=32, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
@@ -37,18 +39,18 @@ def test_words_are_case_and_punctuation_free_and_unknown_ones_marked():
 
 def test_order_of_words_matters_and_padding_does_not():
     torch.manual_seed(0)
-    model = VlaModel(TRUNK, 10, latent=(1, 4)).eval()
+    trunk = FilmTrunk(TRUNK, 10).eval()
     image = torch.rand(1, 3, 32, 32)
-    one = model.trunk(image, torch.tensor([[2, 3, 4, 0]]))
-    other = model.trunk(image, torch.tensor([[4, 3, 2, 0]]))
-    padded = model.trunk(image, torch.tensor([[2, 3, 4, 0, 0, 0]]))
+    one = trunk(image, torch.tensor([[2, 3, 4, 0]]))
+    other = trunk(image, torch.tensor([[4, 3, 2, 0]]))
+    padded = trunk(image, torch.tensor([[2, 3, 4, 0, 0, 0]]))
     assert not torch.allclose(one, other)
     torch.testing.assert_close(one, padded)
 
 
 def test_frames_of_a_batch_do_not_mix():
     torch.manual_seed(0)
-    trunk = VlaModel(TRUNK, 10).trunk.eval()
+    trunk = FilmTrunk(TRUNK, 10).eval()
     images, words = torch.rand(3, 3, 32, 32), torch.tensor([[2, 3], [4, 0], [2, 3]])
     together = trunk(images, words)
     alone = torch.cat([trunk(images[i : i + 1], words[i : i + 1]) for i in range(3)])
@@ -74,22 +76,22 @@ def test_targets_stay_inside_their_dimension_and_the_loss_has_a_gradient(bins):
         assert (target[:, ~mask] == 0).all()
         assert torch.equal(target.argmax(dim=-1), labels)
     head = ActionHead(16, bins)
-    loss = action_loss(head(torch.randn(4, 16)), labels, head, 1.0, 2.0)
+    loss = action_loss(head(torch.randn(4, 16)), labels, BinScale(bins), 1.0, 2.0)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(head.linear.weight.grad).all()
 
 
 def test_a_near_miss_costs_less_than_a_far_one(bins):
-    head = ActionHead(16, bins)
+    scale = BinScale(bins)
     labels = torch.zeros(1, 7, dtype=torch.long)
 
     def loss_when_sure_of(bin_index):
-        logits = torch.full((1, *head.mask_AQ.shape), -10.0)
+        logits = torch.full((1, *scale.mask_AQ.shape), -10.0)
         logits[:, :2, bin_index] = 10.0
         logits[:, 2:, 0] = 10.0
         return action_loss(
-            logits.masked_fill(~head.mask_AQ, -torch.inf), labels, head, 0.0, 1.0
+            logits.masked_fill(~scale.mask_AQ, -torch.inf), labels, scale, 0.0, 1.0
         ).item()
 
     assert loss_when_sure_of(0) < loss_when_sure_of(1) < loss_when_sure_of(9)

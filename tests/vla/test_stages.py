@@ -43,7 +43,7 @@ def labels(tmp_path, store):
 
 def pretrain_config(out: Path, labels: Path, **changes) -> PretrainConfig:
     base = PretrainConfig(
-        data=Path("toy"), labels=labels, out=out, trunk=TRUNK, steps=4, batch_size=8, save_every=2, log_every=1,
+        data=Path("toy"), labels=labels, out=out, model=TRUNK, steps=4, batch_size=8, save_every=2, log_every=1,
         progress=False,
     )  # fmt: skip
     return replace(base, **changes)
@@ -51,7 +51,7 @@ def pretrain_config(out: Path, labels: Path, **changes) -> PretrainConfig:
 
 def finetune_config(out: Path, init: Path | None, **changes) -> FinetuneConfig:
     base = FinetuneConfig(
-        data=Path("toy"), init=init, out=out, trunk=TRUNK, head_steps=2, steps=4, batch_size=8, save_every=2,
+        data=Path("toy"), init=init, out=out, model=TRUNK, head_steps=2, steps=4, batch_size=8, save_every=2,
         log_every=1, max_bins=8, progress=False,
     )  # fmt: skip
     return replace(base, **changes)

@@ -14,6 +14,7 @@ from lapa_core.image import preprocess
 from lapa_core.laq.base import LatentActionModel
 from lapa_core.train.augment import to_float
 from lapa_core.vla.checkpoint import PRETRAINED, load_vla
+from lapa_core.vla.decode.choose import greedy
 
 
 class CodePolicy:
@@ -38,23 +39,20 @@ class CodePolicy:
             CheckpointError: no pretrained policy, or one of another latent action model.
         """
         loaded = load_vla(directory, PRETRAINED, device)
-        self._head = loaded.model.need_latent_head()
-        if self._head.shape != (model.tokens, model.codes) or loaded.config["laq"] != made_by:
+        tokens, codes = loaded.model.need_latent()
+        if (tokens, codes) != (model.tokens, model.codes) or loaded.config["laq"] != made_by:
             raise CheckpointError(
                 f"{directory} was pretrained on the codes of another latent action model "
-                f"({loaded.config['laq'][:12]}, {self._head.shape[0]} tokens of {self._head.shape[1]} codes); "
+                f"({loaded.config['laq'][:12]}, {tokens} tokens of {codes} codes); "
                 f"given is {made_by[:12]}: take the one that labelled its data"
             )
-        self._loaded = loaded
+        self._model = loaded.model
         self._device = device
 
     @torch.inference_mode()
     def choose(self, frame_SSC: NDArray[np.uint8], instruction: str) -> tuple[int, ...]:
         """Return the likeliest codes for a frame under an instruction."""
-        trunk = self._loaded.trunk
-        words = self._loaded.vocabulary.encode(instruction, trunk.max_words)
-        image = to_float(
-            torch.from_numpy(preprocess(frame_SSC, trunk.image_px))[None].to(self._device)
-        )
-        features = self._loaded.model.trunk(image, torch.from_numpy(words)[None].to(self._device))
-        return tuple(self._head(features)[0].argmax(dim=-1).tolist())
+        side = self._model.config.image_px
+        frame = torch.from_numpy(preprocess(frame_SSC, side))[None].to(self._device)
+        inputs = self._model.prepare(to_float(frame), [instruction])
+        return tuple(self._model.decode(inputs, "latent", greedy)[0].tolist())

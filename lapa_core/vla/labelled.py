@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The labelled frames: which episodes are drawn, their true actions, the actions that follow, and latent codes.
+
+Shapes: N frames, K latent tokens, H actions of a chunk, A action dimensions (7).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa_core.data.store import FrameStore
+from lapa_core.errors import DataError
+from lapa_core.laq.labels import LatentLabels
+from lapa_core.vla.objective import UNLABELLED
+from lapa_core.vla.pretrain import check_labels
+
+
+def true_actions(store: FrameStore) -> NDArray[np.float32]:
+    """Return the actions (N, 7).
+
+    Raises:
+        DataError: the data set has none.
+    """
+    if store.actions is None:
+        raise DataError("the data set has no actions; finetuning needs episodes recorded with them")
+    return store.actions
+
+
+def labelled_subset(store: FrameStore, episodes: int, seed: int) -> FrameStore:
+    """Draw labelled episodes; with one seed, a smaller draw is part of a larger one.
+
+    Raises:
+        DataError: the data set has no actions or too few episodes.
+    """
+    true_actions(store)
+    return store.subset(drawn_episodes(store, episodes, seed))
+
+
+def drawn_episodes(store: FrameStore, episodes: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers of the drawn episodes, in their order; 0 draws all.
+
+    Raises:
+        DataError: the data set has too few episodes.
+    """
+    if episodes > store.num_episodes:
+        raise DataError(
+            f"{episodes} labelled episodes are asked for; the data set has {store.num_episodes}"
+        )
+    order = np.random.default_rng(seed).permutation(store.num_episodes)
+    return order[: episodes or store.num_episodes]
+
+
+def frame_codes(
+    folder: Path, store: FrameStore, episodes_D: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the codes (N, K) of the frames of some episodes of a data set; `UNLABELLED` where a frame has none.
+
+    Raises:
+        DataError: the labels are not of this data set.
+    """
+    labels = LatentLabels.load(folder)
+    check_labels(labels, store)
+    codes_NK = np.full((len(store), labels.codes_PK.shape[1]), UNLABELLED, dtype=np.int64)
+    codes_NK[labels.pairs_P2[:, 0]] = labels.codes_PK
+    start, stop = store.episode_offsets[:-1], store.episode_offsets[1:]
+    return np.concatenate([codes_NK[start[episode] : stop[episode]] for episode in episodes_D])
+
+
+def future_actions(store: FrameStore, steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the action of every frame and of those after it, (N, H, A), and which lie in its episode, (N, H)."""
+    rows_NH = np.arange(len(store))[:, None] + np.arange(steps)
+    end_N1 = store.episode_offsets[1:][store.episode_ids][:, None]
+    known_NH = rows_NH < end_N1
+    return true_actions(store)[np.minimum(rows_NH, end_N1 - 1)], known_NH

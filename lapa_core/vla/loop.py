@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop of both stages, for any model, in one process or in many.
+
+Shapes: E episodes, M examples, B examples of this process's part of a batch, C H W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lapa_core.train.augment import load_images, random_light, random_shift
+from lapa_core.train.parallel import Parallel, whole
+from lapa_core.train.rows import Rows
+from lapa_core.train.run import TrainingRun
+from lapa_core.train.sampling import Part, seed_step
+from lapa_core.train.schedule import cosine_factor, set_learning_rate
+from lapa_core.vla.base import Inputs, VlaModel
+from lapa_core.vla.checkpoint import describe
+from lapa_core.vla.config import LoopConfig
+
+GRADIENT_CLIP = 1.0
+REPORT_FRAMES = 2048
+"""Most frames that the figures in a checkpoint are taken over."""
+NOT_SHAPING = {
+    "out", "device", "compile", "recompute", "parallel", "save_every", "log_every", "progress", "model",
+}  # fmt: skip
+"""Options that do not shape the losses, so that a resume may change them; the model is described apart."""
+
+
+class VlaTrained(NamedTuple):
+    """What a training run leaves."""
+
+    checkpoint: Path
+    """Directory of the finished model."""
+    history: list[tuple[int, dict[str, float]]]
+    """Logged (step, metrics) of this process."""
+    leads: bool = True
+    """Whether this process is the one that writes and talks."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Labelled frames."""
+
+    frames_NSSC: NDArray[np.uint8]
+    """All images, possibly on disk."""
+    rows_M: NDArray[np.int64]
+    """Frame of each example."""
+    episode_M: NDArray[np.int64]
+    """Episode of each example."""
+    instructions: Sequence[str]
+    """One per episode."""
+    labels: dict[str, Tensor]
+    """What the objective reads, one row per example."""
+
+    def __len__(self) -> int:
+        return len(self.rows_M)
+
+    def images(self, batch_B: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Return the frames (B, C, H, W) of some examples."""
+        return load_images(self.frames_NSSC, self.rows_M[batch_B], device)
+
+    def words(self, batch_B: NDArray[np.int64]) -> list[str]:
+        """Return the instructions of some examples."""
+        return [self.instructions[episode] for episode in self.episode_M[batch_B]]
+
+    def labels_of(self, batch_B: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
+        """Return the labels of some examples."""
+        return {name: rows[batch_B].to(device) for name, rows in self.labels.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe:
+    """What a stage adds to the loop."""
+
+    groups: Callable[[VlaModel], list[dict[str, Any]]]
+    """Returns the parameter groups with their `base_lr`; asked when the model is where it trains."""
+    warmup_steps: int
+    """Of the cosine schedule."""
+    held_steps: int = 0
+    """First steps in which only the first group learns."""
+    unknown_word_share: float = 0.0
+    """Share of words that are replaced by "unknown"."""
+    baseline: dict[str, float] = field(default_factory=dict)
+    """Constants that every row of metrics repeats beside the accuracies: the shares of the commonest ids."""
+
+
+def shaping(config: LoopConfig, model: VlaModel) -> dict[str, Any]:
+    """Return the part of a configuration that shapes the losses, JSON-able, with the model that is trained."""
+    fields = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+        if name not in NOT_SHAPING
+    }
+    return {**fields, "model": describe(model.config)}
+
+
+def run_loop(
+    config: LoopConfig,
+    objective: nn.Module,
+    model: VlaModel,
+    examples: Examples,
+    recipe: Recipe,
+    parallel: Parallel,
+    run: TrainingRun,
+) -> nn.Module:
+    """Train, or go on from the run's state; every process must call.
+
+    Args:
+        config: the stage's.
+        objective: called with (inputs, labels) and, where something is held, whether it is.
+        model: inside the objective.
+        examples: what is learned.
+        recipe: what the stage adds.
+        parallel: the processes that train together.
+        run: the run's directory.
+
+    Returns:
+        What is called in the objective's place, in evaluation mode.
+    """
+    module = _wrap(config, objective, model, parallel)
+    groups = recipe.groups(model)
+    later = [parameter for group in groups[1:] for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(
+        groups,
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=parallel.device.type == "cuda",
+    )
+    rows = Rows(
+        count=len(examples), batch_size=config.batch_size, seed=config.seed, part=parallel.part
+    )
+    objective.train()
+    for step in run.steps(run.restore(objective, optimizer), config.steps):
+        seed_step(config.seed, step)
+        batch_B = rows(step)
+        inputs = _inputs(config, model, examples, batch_B, recipe.unknown_word_share, parallel)
+        labels = examples.labels_of(batch_B, parallel.device)
+        if parallel.rank:
+            seed_step(config.seed, step, parallel.rank)  # dropout is each process's own
+        held = step < recipe.held_steps
+        losses = module(inputs, labels, held) if recipe.held_steps else module(inputs, labels)
+
+        set_learning_rate(optimizer, _rate(config, step, recipe.warmup_steps))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        if held:
+            for parameter in later:
+                parameter.grad = None
+        nn.utils.clip_grad_norm_(objective.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+
+        if run.due(step):  # reading a loss off waits for the device
+            metrics = {name: value.item() for name, value in losses.items()}
+            run.log(step, {**parallel.mean(metrics), **recipe.baseline})
+        run.save(step, objective, optimizer)
+    module.eval()
+    return module
+
+
+@torch.no_grad()
+def predictions(
+    module: nn.Module,
+    model: VlaModel,
+    examples: Examples,
+    rows_R: NDArray[np.int64],
+    batch_size: int,
+    device: torch.device,
+) -> NDArray[Any]:
+    """Return what a trained objective predicts for some examples, (R, ...); every process must call.
+
+    Sequence models see the true tokens before each one, as in training.
+    """
+    parts = []
+    for batch_B in np.array_split(rows_R, -(-len(rows_R) // batch_size)):
+        inputs = model.prepare(examples.images(batch_B, device), examples.words(batch_B))
+        parts.append(module(inputs, examples.labels_of(batch_B, device))["predicted"].cpu().numpy())
+    return np.concatenate(parts)
+
+
+def spread_rows(count: int, most: int = REPORT_FRAMES) -> NDArray[np.int64]:
+    """Return up to `most` row numbers, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def whole_weights(model: VlaModel, *, leads: bool) -> dict[str, Tensor]:
+    """Return the state dict with the parts of all processes, on the CPU of the leading one; every process must call."""
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        joined = whole(tensor)
+        if leads:
+            weights[name] = joined.cpu()
+    return weights
+
+
+def _wrap(
+    config: LoopConfig, objective: nn.Module, model: VlaModel, parallel: Parallel
+) -> nn.Module:
+    units = model.blocks()
+    if not (parallel.launched or config.compile or config.recompute):
+        return objective.to(
+            parallel.device
+        )  # convolutions keep their layout, and the losses their last bit
+    return parallel.wrap(
+        objective,
+        compiled=config.compile,
+        units=units or None,
+        bf16=config.precision == "bf16",
+        recomputed=config.recompute,
+    )
+
+
+@torch.no_grad()
+def _inputs(
+    config: LoopConfig,
+    model: VlaModel,
+    examples: Examples,
+    batch_B: NDArray[np.int64],
+    unknown_word_share: float,
+    parallel: Parallel,
+) -> Inputs:
+    """Load, augment and tokenise a batch; randomness is drawn for the joint batch."""
+    part: Part = parallel.part
+    image_BCHW = random_shift(examples.images(batch_B, parallel.device), config.shift_px, part)
+    image_BCHW = random_light(image_BCHW, config.light, part)
+    inputs = model.prepare(image_BCHW, examples.words(batch_B))
+    return model.forget_words(inputs, unknown_word_share, part)
+
+
+def _rate(config: LoopConfig, step: int, warmup_steps: int) -> float:
+    """Return the factor of the learning rate."""
+    if config.schedule == "constant":
+        return 1.0
+    return cosine_factor(step, config.steps, warmup_steps=warmup_steps)
