@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hand on `joy` drives the arm node over real DDS, and letting go holds it."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from lapa_ros import qos
+from lapa_ros.arm_node import ArmNode
+from lapa_ros.clock import to_seconds
+from lapa_ros.teleop_input_node import RETRY_S, TeleopInputNode
+from lapa_ros.teleop_joystick import AXIS, BUTTON, EVENT, INITIAL
+from lapa_ros.teleop_node import TeleopNode
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState, Joy
+
+SLACK_S = 0.3
+"""A busy machine; the times themselves are held by the tests of the logic."""
+READY, STOP, RB, X = 3, 1, 5, 2
+
+
+def start(spinner, kind, **parameters):
+    node = kind(
+        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()]
+    )
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    return spinner.add(node)
+
+
+class Hand:
+    """Publishes a gamepad's `joy`, and hears the arm."""
+
+    def __init__(self, spinner):
+        self._spinner = spinner
+        self.node = spinner.add(Node("hand"))
+        self.states: list[tuple[float, ArmState]] = []
+        self.deltas: list[DeltaMsg] = []
+        self.axes, self.buttons, self.silent = [0.0] * 8, [0] * 11, False
+        self._joy = self.node.create_publisher(Joy, "joy", qos.JOINT_STATES)
+        self.leader = self.node.create_publisher(
+            JointState, "leader/joint_states", qos.JOINT_STATES
+        )
+        self.leader_rad = None
+        self.node.create_subscription(ArmState, "arm_state", self._on_arm, qos.STATE)
+        self.node.create_subscription(DeltaMsg, "delta", self.deltas.append, qos.DELTA)
+        self.node.create_timer(0.02, self._talk)
+
+    def _on_arm(self, state):
+        self.states.append((time.monotonic(), state))
+
+    def _talk(self):
+        stamp = self.node.get_clock().now().to_msg()
+        if not self.silent:
+            message = Joy(axes=self.axes, buttons=self.buttons)
+            message.header.stamp = stamp
+            self._joy.publish(message)
+        if self.leader_rad is not None:
+            names = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
+            state = JointState(name=[*names, "left_finger"], position=[*self.leader_rad, 0.02])
+            state.header.stamp = stamp
+            self.leader.publish(state)
+
+    def press(self, *buttons, axes=()):
+        self.axes = [*axes, *[0.0] * (8 - len(axes))]
+        self.buttons = [int(index in buttons) for index in range(11)]
+
+    def wait_mode(self, mode):
+        self._spinner.wait(lambda: self.states and self.states[-1][1].mode == mode, f"mode {mode}")
+
+    def x_m(self):
+        return self.states[-1][1].measured_pose.position.x
+
+
+@pytest.fixture
+def hand(spinner, request):
+    start(spinner, ArmNode, backend="dry_run", max_command_age_s=0.5)
+    parameters = {"device": "joy", "input_timeout_s": 0.5, **getattr(request, "param", {})}
+    start(spinner, TeleopNode, **parameters)
+    hand = Hand(spinner)
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    time.sleep(0.3)  # the switch is seen open
+    return hand
+
+
+@pytest.mark.parametrize("how", ["release", "silence"])
+def test_letting_go_holds_the_arm_within_the_watchdog(hand, spinner, contract, how):
+    before_m = hand.x_m()
+    hand.press(RB, axes=(0.0, 1.0))
+    spinner.wait(lambda: hand.x_m() > before_m + 0.03, "three steps forward")
+    assert hand.deltas[0].source == "operator"
+    assert hand.deltas[0].contract_hash == contract.hash
+    stamps_s = [to_seconds(delta.header.stamp) for delta in hand.deltas]
+    assert np.median(np.diff(stamps_s)) == pytest.approx(1 / contract.control_rate_hz, abs=0.03)
+    let_go_s = time.monotonic()
+    if how == "release":
+        hand.press(axes=(0.0, 1.0))
+    else:
+        hand.silent = True
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    held_s = hand.states[-1][0] - let_go_s
+    silence_s = 0.5 if how == "silence" else 0.0
+    assert held_s < contract.watchdog_s + silence_s + SLACK_S
+    num, still_m = len(hand.deltas), hand.x_m()
+    time.sleep(0.5)
+    assert (len(hand.deltas), hand.x_m()) == (num, still_m)
+
+
+def test_the_stop_button_stops_and_the_hand_must_open_before_it_moves_again(hand, spinner):
+    hand.press(RB, axes=(0.0, 1.0))
+    hand.wait_mode(ArmState.MODE_TRACKING)
+    hand.press(RB, STOP, axes=(0.0, 1.0))
+    hand.wait_mode(ArmState.MODE_STOPPED)
+    hand.press(RB, X, axes=(0.0, 1.0))
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    num = len(hand.deltas)
+    time.sleep(0.5)
+    assert len(hand.deltas) == num
+    hand.press()
+    time.sleep(0.2)
+    hand.press(RB)
+    hand.wait_mode(ArmState.MODE_TRACKING)
+
+
+def test_the_ready_move_lasts_as_long_as_its_button(hand, spinner):
+    hand.press(RB, axes=(0.0, 1.0))
+    before_m = hand.x_m()
+    spinner.wait(lambda: hand.x_m() > before_m + 0.08, "eight steps forward")
+    hand.press()
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    hand.press(READY)
+    hand.wait_mode(ArmState.MODE_READYING)
+    hand.press()
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    assert hand.x_m() > before_m + 0.005, "the move was not finished"
+    hand.press(READY)
+    spinner.wait(lambda: abs(hand.x_m() - before_m) < 1e-3, "the ready pose")
+
+
+def test_a_joy_of_another_device_moves_nothing(hand):
+    hand.press(RB)
+    hand.axes = [0.0, 1.0]
+    time.sleep(0.7)
+    assert not hand.deltas
+
+
+@pytest.mark.parametrize("hand", [{"motion": "leader"}], indirect=True)
+def test_a_leader_arm_is_followed_while_the_switch_is_down(hand, spinner, contract):
+    ready_rad = list(contract.ready_joints_rad)
+    hand.leader_rad = ready_rad
+    time.sleep(0.2)
+    y_m = hand.states[-1][1].measured_pose.position.y
+    hand.press(RB)
+    hand.wait_mode(ArmState.MODE_TRACKING)
+    for step in range(1, 9):
+        hand.leader_rad = [0.02 * step, *ready_rad[1:]]
+        time.sleep(0.1)
+    moved_m = 0.22 * np.sin(0.16)
+    spinner.wait(
+        lambda: hand.states[-1][1].measured_pose.position.y > y_m + 0.9 * moved_m,
+        "the leader's turn",
+    )
+    hand.leader_rad = None
+    hand.wait_mode(ArmState.MODE_HOLDING)
+
+
+def test_a_gamepad_of_this_machine_speaks_and_its_loss_is_silence(spinner, tmp_path):
+    path = tmp_path / "js0"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    os.write(writer, EVENT.pack(0, 0, AXIS | INITIAL, 0) + EVENT.pack(0, 1, BUTTON | INITIAL, 1))
+    heard: list[Joy] = []
+    ear = spinner.add(Node("ear"))
+    ear.create_subscription(Joy, "joy", heard.append, qos.INPUT)
+    node = start(spinner, TeleopInputNode, device="joystick", path=str(path))
+    spinner.wait(lambda: len(heard) > 10, "readings although nothing changes")
+    assert list(heard[-1].buttons) == [0, 1]
+    assert to_seconds(heard[-1].header.stamp) > to_seconds(heard[0].header.stamp)
+    os.close(writer)
+    path.unlink()
+    spinner.wait(lambda: node.health().message != "reading", "the loss")
+    num = len(heard)
+    time.sleep(0.3)
+    assert len(heard) <= num + 1
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    spinner.wait(lambda: len(heard) > num + 10, "the device's return", 3 * RETRY_S)
+    os.close(writer)
