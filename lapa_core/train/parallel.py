@@ -15,8 +15,9 @@ accelerate 1.15 shards only on accelerators, and what cannot run on CPUs could n
 Losses are means over a rank's part and gradients are averaged, so ranks together do what one process does on the joint
 batch, up to the order of sums.
 
-With precision bf16 matrices are multiplied in bfloat16 by the objective's autocast; weights, gradients that are summed
-over ranks, and the optimizer stay in float32. FSDP2 then also sends its weights in bfloat16.
+With precision bf16 matrices are multiplied in bfloat16 by the objective's autocast; trained weights, gradients that are
+summed over ranks, and the optimizer stay in float32, whatever type the weights came in. FSDP2 then also sends its
+weights in bfloat16.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Parallel:
         if self.launched and self.strategy == "fsdp2":
             parts = blocks(objective) if units is None else list(units)
             return _shard(objective, parts, self.device, compiled=compiled, bf16=bf16)
-        objective.to(self.device)
+        _to_master(objective, self.device)
         _channels_last(objective)
         if compiled:
             # Dynamo cuts the graph at DDP's buckets, which it cannot do where the graph is declared static.
@@ -224,12 +225,32 @@ def _shard(
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-    for unit in [*units, objective]:
-        unit.to(device)
-        if compiled and unit is not objective:
+    for unit in units:
+        _to_master(unit, device)
+        if compiled:
             unit.compile()
         fully_shard(unit, mesh=mesh, mp_policy=policy)
+    _to_master(objective, device)
+    fully_shard(objective, mesh=mesh, mp_policy=policy, ignored_params=_apart(objective, units))
     return objective
+
+
+def _apart(objective: nn.Module, units: Sequence[nn.Module]) -> set[nn.Parameter]:
+    """Return what stands still outside the units: it stays whole, so that it can be used outside a step."""
+    inside = {id(parameter) for unit in units for parameter in unit.parameters()}
+    return {
+        parameter
+        for parameter in objective.parameters()
+        if not parameter.requires_grad and id(parameter) not in inside
+    }
+
+
+def _to_master(module: nn.Module, device: torch.device) -> None:
+    """Move a module to a device; what is trained becomes float32 there, part by part."""
+    module.to(device)
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
 
 
 def whole(tensor: Tensor) -> Tensor:

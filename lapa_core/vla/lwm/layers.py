@@ -41,7 +41,7 @@ class LwmNorm(LlamaRMSNorm):
     def forward(self, x_BQD: Tensor) -> Tensor:
         """Normalise the last axis."""
         device = x_BQD.device.type
-        cast = torch.is_autocast_enabled(device)
+        cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if cast else self.weight.dtype
         wide = x_BQD.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.variance_epsilon)

@@ -12,6 +12,7 @@ K tokens of an answer, N codes or bins, A action dimensions (7), D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -152,10 +153,13 @@ class LwmVla(VlaModel):
         weight = self.norm.weight.dtype
         return getattr(torch, self.config.dtype) if weight == torch.float32 else weight
 
-    def _computing(self) -> torch.autocast:
+    def _computing(self) -> AbstractContextManager[object]:
         dtype = self.compute
-        cast = dtype != self.norm.weight.dtype
-        return torch.autocast(self.device.type, dtype=dtype if cast else None, enabled=cast)
+        if dtype == self.norm.weight.dtype:
+            return (
+                nullcontext()
+            )  # float32 adapters beside weights of this type obey the training's autocast
+        return torch.autocast(self.device.type, dtype=dtype)
 
     def backbone(
         self,
