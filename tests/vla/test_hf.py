@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError, DataError
+from lapa_core.train.recompute import recompute
 from lapa_core.vla.base import make_model, model_class
 from lapa_core.vla.decode.choose import greedy
 from lapa_core.vla.hf.config import HfConfig
@@ -233,10 +234,27 @@ def test_a_model_is_counted_without_weights(folder, bins):
 
 
 @torch.no_grad()
-def test_bfloat16_and_recomputed_blocks_run(folder, bins):
-    model = start(folder, bins).to(torch.bfloat16)
+def test_bfloat16_keeps_the_wave_lengths_of_positions(folder, bins):
+    model = start(folder, bins)
+    exact = {name: part.clone() for name, part in model.network.named_buffers()}
+    model.to(torch.bfloat16)
+    assert all(p.dtype == torch.bfloat16 for p in model.parameters())
+    for name, part in model.network.named_buffers():
+        assert part.dtype == exact[name].dtype
+        assert torch.equal(part, exact[name])
     ids = model.decode(model.prepare(images(), WORDS), "action", greedy)
     assert (ids.numpy() < bins.counts).all()
-    layers = {id(block) for block in model.blocks()}
-    assert len(layers) == 4
-    assert layers <= {id(module) for module in model.modules()}
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_blocks_that_are_computed_twice_give_the_same_gradients(folder, bins, freeze):
+    found = []
+    for again in (False, True):
+        model = start(folder, bins, freeze_vision=freeze).train()
+        assert len(model.blocks()) == (2 if freeze else 4)
+        if again:
+            recompute(model.blocks())
+        model.action_logits(model.prepare(images(), WORDS), bins_of(bins))[:, 6, 0].sum().backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

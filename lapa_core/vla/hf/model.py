@@ -10,7 +10,7 @@ K tokens of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -186,8 +186,9 @@ class HfVla(VlaModel):
         return [parameter for part in parts for parameter in part.parameters()]
 
     def blocks(self) -> list[nn.Module]:
-        """As `VlaModel`: the layers of the vision tower and of the language model."""
-        return [*self.family.vision_blocks(self.network), *self.language.layers]
+        """As `VlaModel`: the layers of the language model, and of a vision tower that learns."""
+        vision = [] if self.config.freeze_vision else self.family.vision_blocks(self.network)
+        return [*vision, *self.language.layers]
 
     def prefix_embeddings(self, inputs: Inputs, head: Head) -> Tensor:
         """As `SequenceModel`; the prompt is the same for both heads."""
@@ -241,6 +242,16 @@ class HfVla(VlaModel):
         """As `SequenceModel`."""
         hidden_BD = self.dropout(hidden_BD) if head == "action" else hidden_BD
         return self._head(head).logits(hidden_BD, k)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HfVla:
+        """As `nn.Module`, but the network's buffers keep their type: wave lengths in bfloat16 turn positions wrong."""
+        exact = dict(self.network.named_buffers())
+        super()._apply(fn, recurse)
+        for name, part in self.network.named_buffers():
+            if part.dtype != exact[name].dtype:
+                owner, _, own = name.rpartition(".")
+                setattr(self.network.get_submodule(owner), own, exact[name].to(part.device))
+        return self
 
     def _head(self, head: Head) -> TokenHead:
         found = self.latent_head if head == "latent" else self.action_head
