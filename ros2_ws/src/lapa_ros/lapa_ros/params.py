@@ -74,7 +74,16 @@ class ArmParams:
 
     autostart: bool = _autostart()
     contract: str = _contract()
-    backend: str = param("sim", "What the joint targets go to.", choices=("sim", "dry_run"))
+    backend: str = param("sim", "What the joint targets go to.", choices=("sim", "interbotix", "dry_run")
+    )
+    driver_messages: str = param(
+        "interbotix_xs_msgs",
+        "Interfaces of the interbotix backend's driver; the fake driver speaks lapa_xs_msgs.",
+        choices=("interbotix_xs_msgs", "lapa_xs_msgs"),
+    )
+    driver_has_motors: bool = param(
+        True, "False for Interbotix's xs_sdk_sim: faults and torque of its motors cannot be read."
+    )
     sources: list[str] = param(
         ["operator", "policy"],
         "Whose deltas are applied, highest first: a higher source takes the arm from a lower one.",
@@ -191,6 +200,24 @@ class OperatorParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayParams:
+    """Parameters of `replay_node`, which plays a recorded episode on the arm."""
+
+    autostart: bool = _autostart()
+    contract: str = _contract()
+    path: str = param("", "Recording (.mcap), or folder of a LeRobot data set.")
+    episode: int = param(0, "Episode of the data set [1].", low=0)
+    checkpoint: str = param(
+        "",
+        'Policy checkpoint whose bins every action goes through; "" plays the actions as they are.',
+    )
+    speed: float = param(1.0, "Share of the recorded speed [1].", low=0.1, high=1.0)
+    ready: bool = param(
+        True, "Move to the contract's ready pose first; false starts where the arm is."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeleopParams:
     """Parameters of `teleop_node`, through which a person drives the arm."""
 
@@ -297,6 +324,7 @@ class EvaluateParams:
 
 
 PARAMETERS: dict[str, type] = {
+    "replay": ReplayParams,
     "sim": SimParams,
     "arm": ArmParams,
     "policy": PolicyParams,

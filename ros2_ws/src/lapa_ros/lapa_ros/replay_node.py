@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`replay`: plays a recorded episode through decoding, un-normalising and the arm's safety, and ends.
+
+The step before a policy may move an arm: if a recorded demonstration does not come out right, no policy will.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from std_srvs.srv import Trigger
+
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.data.replay import read_replay, through_bins
+from lapa_core.errors import LapaError
+from lapa_core.robot.contract import load_contract
+from lapa_ros import qos
+from lapa_ros.deltas import to_message
+from lapa_ros.diagnostics import OK, Health
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.remote import call, wait_until
+from lapa_ros.replay_player import SOURCE, Player, check
+
+
+class ReplayNode(ManagedNode):
+    """Subscribes arm_state, publishes delta, calls arm/ready or arm/hold."""
+
+    READY_LIMIT_S = 20.0
+    """The arm must have reached its ready pose within this time [s]."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("replay", **kwargs)
+        self._stop_asked = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._state: ArmState | None = None
+        self._sequence = 0
+
+    def setup(self) -> None:
+        """Read the episode, check that it belongs to this robot, make topics and clients."""
+        self._contract = load_contract(self.params.contract)
+        replay = read_replay(Path(self.params.path), self.params.episode)
+        if self.params.checkpoint:
+            replay = through_bins(replay, Path(self.params.checkpoint))
+        period_s = check(replay, self._contract, self.params.speed)
+        self._player = Player(replay, period_s, self._publish, lambda: self._state)
+        self._what = f"{replay.label}: {len(replay.actions)} deltas, {replay.instruction!r}"
+        self._publisher = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
+        self._subscription = self.create_subscription(
+            ArmState, "arm_state", self._on_arm, qos.STATE
+        )
+        self._ready = self.create_client(Trigger, "arm/ready")
+        self._hold = self.create_client(Trigger, "arm/hold")
+
+    def start(self) -> None:
+        """Begin in a thread of its own."""
+        self._stop_asked.clear()
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send nothing more; the arm holds by its watchdog."""
+        self._stop_asked.set()
+
+    def before_shutdown(self) -> None:
+        """Send nothing more."""
+        self._stop_asked.set()
+
+    def may_shut_down(self) -> bool:
+        """Return whether nothing is sent any more."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def health(self) -> Health:
+        """Say what is played."""
+        return Health(OK, self._what, {"sent": self._sequence})
+
+    def _on_arm(self, state: ArmState) -> None:
+        self._state = state
+
+    def _publish(self, delta: EndEffectorDelta) -> int:
+        self._sequence += 1
+        message = to_message(
+            delta, source=SOURCE, sequence=self._sequence, stamp_s=self.now_s(), observation_s=None,
+            contract_hash=self._contract.hash,
+        )  # fmt: skip
+        self._publisher.publish(message)
+        return self._sequence
+
+    def _run(self) -> None:
+        try:
+            self._prepare()
+            self.get_logger().info(f"playing {self._what}")
+            self.get_logger().info(str(self._player.run(self._stop_asked)))
+            call(self._hold, Trigger.Request())
+            self.end(0)
+        except LapaError as error:
+            self.get_logger().error(f"replay ended: {error}")
+            self.end(1)
+        except Exception:  # the thread's boundary: without this it would die unseen
+            self.get_logger().error(f"replay ended:\n{traceback.format_exc()}")
+            self.end(1)
+
+    def _prepare(self) -> None:
+        """Wait for the arm, and bring it to its ready pose, where recordings begin, or anchor it where it is."""
+        wait_until(
+            lambda: self._state is not None and self._state.mode != ArmState.MODE_WAITING,
+            "an arm with joint states", self.READY_LIMIT_S, self._stop_asked,
+        )  # fmt: skip
+        call(self._ready if self.params.ready else self._hold, Trigger.Request())
+        self._state = None  # what follows must be said after that
+        wait_until(
+            lambda: self._state is not None and self._state.mode == ArmState.MODE_HOLDING,
+            "the arm to hold", self.READY_LIMIT_S, self._stop_asked,
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(ReplayNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorded episode on the arm: every delta confirmed, nothing after a refusal, the wrong robot refused."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lapa_msgs.msg import ArmState
+from lapa_ros.arm_node import ArmNode
+from lapa_ros.remote import GraphError
+from lapa_ros.replay_node import ReplayNode
+from lapa_ros.replay_player import Player, check
+from rclpy.parameter import Parameter
+
+from lapa_core.actions.delta import ACTION_NAMES
+from lapa_core.data.lerobot import LeRobotWriter
+from lapa_core.data.lerobot_format import STATE_NAMES, make_features
+from lapa_core.data.replay import Replay
+from lapa_core.errors import ContractError
+
+
+def moves(count=5, step_m=0.01):
+    actions = np.zeros((count, 7))
+    actions[:, 1] = step_m
+    return actions
+
+
+@pytest.fixture
+def replay(contract):
+    actions = moves()
+    states = np.zeros((5, 7))
+    states[1:, :3] = np.cumsum(actions[:-1, :3], axis=0)
+    return Replay(
+        label="test", instruction="go left", actions=actions, states=states, rate_hz=5.0,
+        contract_hash=contract.hash,
+    )  # fmt: skip
+
+
+class Arm:
+    """Answers at once; refuses from a given delta on."""
+
+    def __init__(self, refuse_from=100, silent_from=100):
+        self.state, self.sent = ArmState(), 0
+        self._refuse_from, self._silent_from = refuse_from, silent_from
+
+    def publish(self, delta):
+        self.sent += 1
+        state = ArmState(refused=self.state.refused, last_applied_source="policy")
+        state.last_applied_sequence = self.state.last_applied_sequence
+        state.measured_pose = self.state.measured_pose
+        if self.sent >= self._silent_from:
+            return self.sent
+        if self.sent >= self._refuse_from:
+            state.refused += 1
+            state.last_refusal = "outside the workspace"
+        else:
+            state.last_applied_sequence = self.sent
+            state.measured_pose.position.y += delta.translation_m[1] - 0.001
+        self.state = state
+        return self.sent
+
+
+def play(replay, arm):
+    player = Player(replay, 0.001, arm.publish, lambda: arm.state)
+    return player.run(threading.Event())
+
+
+def test_the_path_is_compared_with_the_recorded_one(replay):
+    arm = Arm()
+    report = play(replay, arm)
+    assert report.applied == 5
+    np.testing.assert_allclose(report.deviation_m, 0.001 * np.arange(5), atol=1e-9)
+    assert "2.0 mm from the recorded one on average, 4.0 mm at most" in str(report)
+
+
+def test_nothing_is_sent_after_a_refusal(replay):
+    arm = Arm(refuse_from=3)
+    with pytest.raises(GraphError, match="delta 3 of 5: outside the workspace"):
+        play(replay, arm)
+    assert arm.sent == 3
+
+
+def test_nothing_is_sent_to_an_arm_that_fell_silent(replay):
+    arm = Arm(silent_from=2)
+    with pytest.raises(GraphError, match="answer delta 2 of 5"):
+        play(replay, arm)
+    assert arm.sent == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "speed", "reason"),
+    [
+        ({"contract_hash": "0" * 64}, 1.0, "replay it on the robot"),
+        ({"rate_hz": 50.0}, 1.0, "has 50 deltas a second"),
+        ({}, 0.3, "slower than 0.42 the watchdog"),
+    ],
+)
+def test_episodes_that_do_not_belong_here_are_refused(contract, replay, change, speed, reason):
+    with pytest.raises(ContractError, match=reason):
+        check(replace(replay, **change), contract, speed)
+
+
+@pytest.fixture
+def data_set(tmp_path, contract):
+    features = make_features(
+        {"front": (32, 32)}, action_names=ACTION_NAMES, state_names=STATE_NAMES
+    )
+    metadata = {"contract_hash": contract.hash}
+    writer = LeRobotWriter(tmp_path / "set", fps=5, features=features, metadata=metadata)
+    for step_m in (0.01, 0.2):
+        actions, states = moves(step_m=step_m), np.zeros((5, 7))
+        states[1:, :3] = np.cumsum(actions[:-1, :3], axis=0)
+        writer.add_episode(
+            {"front": np.zeros((5, 32, 32, 3), np.uint8)},
+            instruction="go",
+            actions=actions,
+            states=states,
+        )
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(("episode", "exit_code", "applied"), [(0, 0, 5), (1, 1, 0)])
+def test_an_episode_on_the_dry_run_arm(spinner, data_set, episode, exit_code, applied):
+    """Episode 1 has deltas of 20 cm, beyond the contract's cap: the arm refuses the first."""
+    own = {"backend": "dry_run", "max_command_age_s": 0.5}
+    arm = spinner.add(ArmNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()]))
+    arm.trigger_configure()
+    arm.trigger_activate()
+    own = {"path": str(data_set), "episode": episode}
+    node = ReplayNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()])
+    spinner.add(node)
+    node.trigger_configure()
+    node.trigger_activate()
+    spinner.wait(node.finished.is_set, "the replay's end", 60.0)
+    assert node.exit_code == exit_code
+    states = []
+    node.create_subscription(ArmState, "arm_state", states.append, 10)
+    spinner.wait(lambda: states and states[-1].mode == ArmState.MODE_HOLDING, "the arm to hold")
+    assert states[-1].applied == applied
