@@ -110,7 +110,7 @@ class Parallel:
         if self.launched and self.strategy == "fsdp2":
             parts = blocks(objective) if units is None else list(units)
             return _shard(objective, parts, self.device, compiled=compiled, bf16=bf16)
-        _to_master(objective, self.device)
+        to_master(objective, self.device)
         _channels_last(objective)
         if compiled:
             # Dynamo cuts the graph at DDP's buckets, which it cannot do where the graph is declared static.
@@ -121,24 +121,19 @@ class Parallel:
 
     @contextmanager
     def adding(self, module: nn.Module, *, last: bool) -> Iterator[None]:
-        """Let a backward pass add to the gradients; the ranks exchange them in the last of a step.
+        """Let a backward pass add to the gradients; DDP's ranks exchange them in the last of a step only.
+
+        FSDP2 exchanges them every time, because its gradients are divided only then.
 
         Args:
             module: what `wrap` returned.
             last: whether no further backward pass follows in this step.
         """
-        if not self.launched or last:
-            if self.launched and self.strategy == "fsdp2":
-                module.set_requires_gradient_sync(True)  # type: ignore[operator]
+        if last or not self.launched or self.strategy == "fsdp2" or self.world == 1:
             yield
-        elif self.strategy == "fsdp2":
-            module.set_requires_gradient_sync(False)  # type: ignore[operator]
-            yield
-        elif self.world > 1:
+        else:
             with module.no_sync():  # type: ignore[operator]
                 yield
-        else:
-            yield
 
     def mean(self, metrics: dict[str, float]) -> dict[str, float]:
         """Average metrics over the ranks; every rank must call with the same names."""
@@ -226,11 +221,11 @@ def _shard(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
     for unit in units:
-        _to_master(unit, device)
+        to_master(unit, device)
         if compiled:
             unit.compile()
         fully_shard(unit, mesh=mesh, mp_policy=policy)
-    _to_master(objective, device)
+    to_master(objective, device)
     fully_shard(objective, mesh=mesh, mp_policy=policy, ignored_params=_apart(objective, units))
     return objective
 
@@ -245,12 +240,13 @@ def _apart(objective: nn.Module, units: Sequence[nn.Module]) -> set[nn.Parameter
     }
 
 
-def _to_master(module: nn.Module, device: torch.device) -> None:
-    """Move a module to a device; what is trained becomes float32 there, part by part."""
+def to_master(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a module to a device; what is trained becomes float32 there, tensor by tensor."""
     module.to(device)
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
+    return module
 
 
 def whole(tensor: Tensor) -> Tensor:
