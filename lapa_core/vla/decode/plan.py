@@ -77,14 +77,8 @@ class Plan:
         embeddings_BPD = self.prefix.embeddings_BLD[:, prompt]
         self._run(type(model).backbone, model, embeddings_BPD, prompt, self._layout(model))
 
-    def answer(self, model: SequenceModel, choose: Choose, step: Backbone) -> None:
-        """Read the rest of the prefix and write the answer into `ids_BK`. Recordable in a CUDA graph.
-
-        Args:
-            model: the model.
-            choose: picks an id from logits.
-            step: runs one position; the many of the prefix run through the model's own backbone.
-        """
+    def answer(self, model: SequenceModel, choose: Choose, backbone: Backbone) -> None:
+        """Read the rest of the prefix and write the answer into `ids_BK`. Recordable in a CUDA graph."""
         layout = self._layout(model)
         queries_KD = model.queries(self._head)
         embeddings_BQD = self.prefix.embeddings_BLD[:, self._prompt :]
@@ -92,7 +86,7 @@ class Plan:
             queries_BKD = queries_KD.expand(len(embeddings_BQD), -1, -1)
             embeddings_BQD = torch.cat([embeddings_BQD, queries_BKD], dim=1)
         read = slice(self._prompt, self._prompt + embeddings_BQD.shape[1])
-        hidden_BQD = self._run(type(model).backbone, model, embeddings_BQD, read, layout)
+        hidden_BQD = self._run(backbone, model, embeddings_BQD, read, layout)
         for k in range(self._tokens):
             if queries_KD is not None:
                 hidden_BD = hidden_BQD[:, k - self._tokens]
@@ -102,7 +96,7 @@ class Plan:
                 place = self._length + k - 1
                 embedding_BD = model.embed(self._head, self.ids_BK[:, k - 1], k - 1)
                 one = slice(place, place + 1)
-                hidden_BD = self._run(step, model, embedding_BD[:, None], one, layout)[:, 0]
+                hidden_BD = self._run(backbone, model, embedding_BD[:, None], one, layout)[:, 0]
             self.ids_BK[:, k] = choose(model.logits(self._head, hidden_BD, k))
 
     def _layout(self, model: SequenceModel) -> _Layout:

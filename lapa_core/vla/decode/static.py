@@ -39,7 +39,7 @@ class DecodeOptions:
     graphs: bool = True
     """Record CUDA graphs, where the model is on a GPU and the chooser is `greedy` or a `Sample`."""
     compile: bool = False
-    """Compile the pass over one position with torch.compile: fewer, fused kernels after a minute at the start."""
+    """Compile the passes of an answer with torch.compile: fewer, fused kernels after some minutes at the start."""
 
 
 class _Kept:
@@ -60,7 +60,7 @@ class Decoder:
         self._options = options or DecodeOptions()
         self._kept: OrderedDict[object, _Kept] = OrderedDict()
         self._weights: WeightsMark | None = None
-        self._step: Backbone | None = None
+        self._backbone: Backbone | None = None
 
     @torch.inference_mode(False)  # buffers made in that mode could not be written to outside it
     @torch.no_grad()
@@ -86,12 +86,12 @@ class Decoder:
         if prompt is not None and prompt.key is not kept.prompt:
             kept.plan.read_prompt(model)
             kept.prompt = prompt.key
-        step = self._step_of(model)
+        backbone = self._backbone_of(model)
         if recordable and kept.recorded is None:
             generator = choose.generator if isinstance(choose, Sample) else None
-            kept.recorded = Recorded(lambda: kept.plan.answer(model, choose, step), generator)
+            kept.recorded = Recorded(lambda: kept.plan.answer(model, choose, backbone), generator)
         if kept.recorded is None:
-            kept.plan.answer(model, choose, step)
+            kept.plan.answer(model, choose, backbone)
         else:
             kept.recorded.replay()
         return kept.plan.ids_BK.clone()
@@ -111,11 +111,11 @@ class Decoder:
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _step_of(self, model: SequenceModel) -> Backbone:
-        if self._step is None:
+    def _backbone_of(self, model: SequenceModel) -> Backbone:
+        if self._backbone is None:
             own = type(model).backbone
-            self._step = torch.compile(own, dynamic=False) if self._options.compile else own
-        return self._step
+            self._backbone = torch.compile(own, dynamic=False) if self._options.compile else own
+        return self._backbone
 
 
 def head_tokens(model: SequenceModel, head: Head) -> int:

@@ -14,26 +14,31 @@ class WeightsMark:
 
     def __init__(self, model: nn.Module):
         """Mark the model as it is now."""
-        self._places = [
-            (owner, name, item)
-            for module in model.modules()
-            for owner in (module._parameters, module._buffers, module._modules)
-            for name, item in owner.items()
+        modules = list(model.modules())
+        self._parts = [
+            (owner._modules, name, part)
+            for owner in modules
+            for name, part in owner._modules.items()
         ]
-        self._states = [_state(item) for *_, item in self._places]
+        self._tensors = [
+            (owner, name, tensor, tensor.data_ptr(), _writes(tensor))
+            for module in modules
+            for owner in (module._parameters, module._buffers)
+            for name, tensor in owner.items()
+            if tensor is not None
+        ]
 
     def holds(self) -> bool:
         """Return whether every module, parameter and buffer is the same object at the same place with the same values.
 
-        A module that is new or gone shows in its parent; new entries beside the old ones are read by nothing recorded.
+        New ones beside the old are read by nothing that was recorded.
         """
-        return all(
-            owner.get(name) is item and _state(item) == state
-            for (owner, name, item), state in zip(self._places, self._states, strict=True)
+        return all(owner.get(name) is part for owner, name, part in self._parts) and all(
+            owner.get(name) is tensor and tensor.data_ptr() == address and _writes(tensor) == writes
+            for owner, name, tensor, address, writes in self._tensors
         )
 
 
-def _state(item: object) -> tuple[int, int]:
-    if not isinstance(item, Tensor):
-        return 0, 0
-    return item.data_ptr(), -1 if item.is_inference() else item._version
+def _writes(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; those of inference mode do not count."""
+    return -1 if tensor.is_inference() else tensor._version
