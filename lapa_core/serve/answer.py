@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.policy import Policy
-from lapa_core.serve.batch import Batcher, Decision, Timing
-from lapa_core.serve.schema import REQUEST, parse_request
+from lapa_core.policy import Decision, Policy, PolicyStep
+from lapa_core.serve.batch import Batcher, Timing
+from lapa_core.serve.schema import DECISION, REQUEST, parse_request
 from lapa_core.serve.wire import pack
 
 
 class SharedEngine:
-    """The `Engine` of one client's policy: asks the batcher and keeps the timing of the last answer."""
+    """The `Engine` of one client's policy: asks the batcher and keeps its last answer."""
 
+    decision: Decision
     timing: Timing
 
     def __init__(self, batcher: Batcher, gone: Callable[[], bool]):
@@ -27,8 +28,8 @@ class SharedEngine:
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
         """Return the decision on one frame; see `Batcher.ask`."""
-        decision, self.timing = self._batcher.ask(frame_SS3, instruction, self._gone)
-        return decision
+        self.decision, self.timing = self._batcher.ask(frame_SS3, instruction, self._gone)
+        return self.decision
 
 
 class Session:
@@ -57,13 +58,20 @@ class Session:
         }
         if self._previous_s is not None:
             times["prev_total_ms"] = self._previous_s * 1e3
-        answer: dict[str, Any] = {
-            "actions": step.delta.to_array()[None],
-            "bins": step.bins,
-            "latent": None if step.latent is None else list(step.latent),
-            "server_timing": times,
-        }
-        if request.number is not None:
+        answer: dict[str, Any] = {"actions": _chunk(step), "server_timing": times}
+        if request.number is not None:  # a client of ours, which has a `Policy` of its own
             answer[REQUEST] = request.number
+            answer[DECISION] = _fields(self._engine.decision)
         self._previous_s = time.monotonic() - begun_s
         return pack(answer)
+
+
+def _chunk(step: PolicyStep) -> NDArray[np.float64]:
+    """Return the command and what a continuous head predicts after it, (H, 7)."""
+    now_17 = step.delta.to_array()[None]
+    return now_17 if step.chunk_H7 is None else np.concatenate([now_17, step.chunk_H7[1:]])
+
+
+def _fields(decision: Decision) -> dict[str, Any]:
+    latent = None if decision.latent is None else list(decision.latent)
+    return {**decision._asdict(), "latent": latent}

@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.errors import LapaError, ServerError
-from lapa_core.policy import Engine
+from lapa_core.policy import Decision, Engine
 
 log = logging.getLogger(__name__)
-
-Decision = tuple[NDArray[np.int64], "tuple[int, ...] | None"]
-"""(7,) bins and the latent codes behind them, as an `Engine` returns them."""
 
 
 @runtime_checkable

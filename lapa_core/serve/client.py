@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy whose model runs in a `lapa serve` elsewhere: no torch, no GPU, and never an answer to another question.
 
-The frame is cropped and resized here, the bins come from the server and are decoded here, so that `Policy.act` does
-the same as with a model of its own. An answer that is late, or that answers something else, is thrown away together
+The frame is cropped and resized here and the gripper's hysteresis is kept here, so that `Policy.act` does the same as
+with a model of its own. An answer that is late, or that answers something else, is thrown away together
 with its connection; the next call connects anew.
 """
 
@@ -18,13 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.errors import ContractError, DataError, ServerError, SetupError
-from lapa_core.policy import SERVER_SCHEMES, Policy
+from lapa_core.policy import SERVER_SCHEMES, Decision, Policy
 from lapa_core.serve.config import TOKEN_VARIABLE, read_token
-from lapa_core.serve.schema import IMAGE, PROMPT, REQUEST
+from lapa_core.serve.schema import DECISION, IMAGE, PROMPT, REQUEST
 from lapa_core.serve.wire import pack, unpack
 
 try:
-    from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+    from websockets.exceptions import (
+        ConnectionClosed,
+        InvalidHandshake,
+        InvalidStatus,
+        WebSocketException,
+    )
     from websockets.protocol import State
     from websockets.sync.client import ClientConnection, connect
 except ImportError as error:
@@ -34,6 +39,13 @@ except ImportError as error:
 
 DEFAULT_TIMEOUT_S = 1.0
 DEFAULT_PORT = 8000
+
+_ARRAYS = {
+    "action_7": (np.dtype(np.float64), 1),
+    "bins_7": (np.dtype(np.int64), 1),
+    "chunk_H7": (np.dtype(np.float64), 2),
+}
+"""Type and number of axes of the arrays of a `Decision`; the last axis has seven entries."""
 
 
 class RemoteEngine:
@@ -59,9 +71,7 @@ class RemoteEngine:
         self._number = 0
         self.config: dict[str, Any] = self._connect(time.monotonic() + timeout_s)
 
-    def step(
-        self, frame_SS3: NDArray[np.uint8], instruction: str
-    ) -> tuple[NDArray[np.int64], tuple[int, ...] | None]:
+    def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
         """Return ((7,) bins, latent codes or None) for one preprocessed square frame.
 
         Raises:
@@ -141,17 +151,36 @@ class RemoteEngine:
             return f"{self._address} refuses the connection: {reason or error} (a token is given by {TOKEN_VARIABLE})"
         if isinstance(error, InvalidHandshake):
             return f"{self._address} does not speak websocket: {error}"
+        if isinstance(error, ConnectionClosed):
+            return f"{self._address} ended the connection: {error}"
         return f"no policy server at {self._address}: {error or type(error).__name__}"
 
-    def _decision(self, reply: dict[str, Any]) -> tuple[NDArray[np.int64], tuple[int, ...] | None]:
-        bins, latent = reply.get("bins"), reply.get("latent")
-        codes_fit = latent is None or (
-            isinstance(latent, (list, tuple)) and all(type(code) is int for code in latent)
-        )
-        if not isinstance(bins, np.ndarray) or bins.dtype != np.int64 or not codes_fit:
+    def _decision(self, reply: dict[str, Any]) -> Decision:
+        fields = reply.get(DECISION)
+        if not isinstance(fields, dict) or not _fits(fields):
             self.close()
-            raise ServerError(f"{self._address} answers without bins; is it of another version?")
-        return bins, None if latent is None else tuple(latent)
+            raise ServerError(
+                f"{self._address} sends no decision as it should; is it of another version?"
+            )
+        latent = None if fields["latent"] is None else tuple(fields["latent"])
+        return Decision(**{**fields, "latent": latent})
+
+
+def _fits(fields: dict[str, Any]) -> bool:
+    """Return whether these are the fields of a `Decision`; their values are checked where they become a delta."""
+    if set(fields) != set(Decision._fields):
+        return False
+    latent = fields["latent"]
+    arrays_fit = all(
+        isinstance(array := fields[name], np.ndarray)
+        and (array.dtype, array.ndim, array.shape[-1]) == (kind, dimensions, 7)
+        and len(array) > 0
+        for name, (kind, dimensions) in _ARRAYS.items()
+    )
+    codes_fit = latent is None or (
+        isinstance(latent, list) and all(type(code) is int for code in latent)
+    )
+    return arrays_fit and codes_fit
 
 
 def connect_policy(

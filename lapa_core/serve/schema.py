@@ -19,6 +19,8 @@ from lapa_core.serve.wire import unpack
 
 IMAGE, PROMPT, REQUEST = "observation/image", "prompt", "request"
 """Keys of a request: the camera's picture, what to do in words, and a number that the answer repeats (optional)."""
+DECISION = "decision"
+"""Key of the answer to a numbered request: the fields of the engine's `Decision`."""
 
 MAX_SIDE_PX = 4096
 """Longest side of a picture [px]."""
@@ -71,6 +73,7 @@ def describe(policy_config: dict[str, Any]) -> dict[str, Any]:
             IMAGE: "(H, W, 3) uint8 RGB, or the bytes of a JPEG or PNG file",
             PROMPT: "text",
         },
+        "action_horizon": policy_config.get("chunk", 1),
         "action_names": list(ACTION_NAMES),
         "action_units": ["m", "m", "m", "rad", "rad", "rad", "0 closed to 1 open"],
         "policy": {key: value for key, value in policy_config.items() if key != "provenance"},

@@ -9,18 +9,19 @@ import sys
 import time
 from contextlib import contextmanager
 from threading import Thread
+from typing import ClassVar
 
 import msgpack
 import numpy as np
 import pytest
 from websockets.sync.server import serve as serve_script
 
-from lapa_core.errors import ContractError, ServerError
-from lapa_core.policy import Policy
+from lapa_core.errors import ActionError, ContractError, ServerError
+from lapa_core.policy import Decision, Policy
 from lapa_core.serve.client import connect_policy
 from lapa_core.serve.schema import describe
 from lapa_core.serve.wire import pack
-from tests.serve.tools import BINS, Echo, config, local, serving, wait
+from tests.serve.tools import Echo, config, decision, local, serving, wait
 
 FRAME = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 
@@ -42,6 +43,7 @@ def test_it_does_what_the_local_policy_does(echo):
             ours, theirs = remote.act(FRAME, words), local(echo).act(FRAME, words)
             assert np.array_equal(ours.bins, theirs.bins)
             assert np.array_equal(ours.delta.to_array(), theirs.delta.to_array())
+            assert np.array_equal(ours.chunk_H7, theirs.chunk_H7)
             assert ours.latent == theirs.latent == (len(words), 1)
         assert (remote.image_px, remote.contract_hash, remote.control_rate_hz) == (16, "c" * 64, 5.0)  # fmt: skip
         remote.close()
@@ -120,9 +122,14 @@ class Absent:
     """Marks a key that is left out."""
 
 
-def reply(**changes) -> bytes:
-    answer = {"bins": np.zeros(7, np.int64), "latent": None, "request": 1, **changes}
-    return pack({key: value for key, value in answer.items() if not isinstance(value, Absent)})
+def reply(request=1, **changes) -> bytes:
+    fields = decision(np.zeros(7, np.int64), None)._asdict() | changes
+    answer = {"request": request, "decision": without_absent(fields)}
+    return pack(without_absent(answer))
+
+
+def without_absent(entries: dict) -> dict:
+    return {key: value for key, value in entries.items() if not isinstance(value, Absent)}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +137,13 @@ def reply(**changes) -> bytes:
     [
         (reply(request=7), "something else than it was asked"),
         (reply(request=Absent()), "something else than it was asked"),
-        (reply(bins=Absent()), "without bins"),
-        (reply(bins=np.zeros(7)), "without bins"),
-        (reply(latent="x"), "without bins"),
+        (pack({"request": 1}), "no decision"),
+        (reply(bins_7=Absent()), "no decision"),
+        (reply(bins_7=np.zeros(7)), "no decision"),
+        (reply(action_7=np.zeros(6)), "no decision"),
+        (reply(chunk_H7=np.zeros((0, 7))), "no decision"),
+        (reply(latent="x"), "no decision"),
+        (reply(more=1), "no decision"),
         (b"\xc1", "not understood"),
         ("out of order", "refuses: out of order"),
     ],
@@ -153,15 +164,38 @@ def test_an_answer_that_is_not_one_is_refused_and_the_connection_with_it(answer,
         wait(lambda: connections[0].state.name == "CLOSED", "the end of the connection")
 
 
-def test_bins_that_do_not_exist_are_never_decoded():
+def test_an_action_that_is_none_is_refused_on_both_sides():
     class Wrong(Echo):
         def step_many(self, frames, instructions):
-            return [(np.full(7, 99), None) for _ in instructions]
+            return [decision(np.zeros(7, int), None)._replace(action_7=np.full(7, np.nan))]
 
-    with serving(Wrong()) as address:
+    with serving(Wrong()) as address, pytest.raises(ServerError, match="must be finite"):
+        connect_policy(address).act(FRAME, "push it")
+
+    def script(connection):
+        connection.send(pack(describe(config())))
+        for _ in connection:
+            connection.send(reply(action_7=np.full(7, np.inf)))
+
+    with scripted(script) as address, pytest.raises(ActionError, match="must be finite"):
+        connect_policy(address).act(FRAME, "push it")
+
+
+def test_the_hysteresis_of_the_gripper_outlives_the_connection():
+    class Undecided(Echo):
+        openings: ClassVar[list[float]] = [0.9, 0.55, 0.45, 0.45, 0.1]
+
+        def step_many(self, frames, instructions):
+            action = np.array([0, 0, 0, 0, 0, 0, self.openings.pop(0)])
+            return [Decision(action, np.zeros(7, int), None, action[None])]
+
+    with serving(Undecided(), policy_config={**config(), "gripper_hysteresis": 0.2}) as address:
         remote = connect_policy(address)
-        with pytest.raises(ServerError, match="bin 99 of dx does not exist"):
-            remote.act(FRAME, "push it")
+        openings = [remote.act(FRAME, "push it").delta.gripper for _ in range(3)]
+        remote.close()
+        openings += [remote.act(FRAME, "push it").delta.gripper for _ in range(2)]
+        remote.close()
+    assert openings == [1.0, 1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("hello", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
@@ -207,4 +241,3 @@ def test_addresses_that_are_none_and_settings_that_belong_to_the_server():
         Policy.load("ws://127.0.0.1:1", temperature=1.0)
     with pytest.raises(ServerError, match=r"no policy server at ws://127\.0\.0\.1:1"):
         Policy.load("ws://127.0.0.1:1")
-    assert BINS.counts[0] == 8

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.listen import listen
-from lapa_core.policy import Policy
+from lapa_core.policy import Decision, Policy
 from lapa_core.serve.answer import Session
 from lapa_core.serve.batch import Batcher
 from lapa_core.serve.schema import describe
@@ -35,6 +35,11 @@ def config(bins: ActionBins = BINS) -> dict:
         "control_rate_hz": 5.0,
         "provenance": {"command": "/home/somebody"},
     }
+
+
+def decision(bins: np.ndarray, latent: tuple[int, ...] | None) -> Decision:
+    action = BINS.decode(bins)
+    return Decision(action, bins, latent, np.stack([action, 2 * action * (1, 1, 1, 1, 1, 1, 0)]))
 
 
 class Echo:
@@ -57,7 +62,7 @@ class Echo:
         if self.error is not None:
             raise self.error
         return [
-            (self.bins(frame, words), (len(words), 1))
+            decision(self.bins(frame, words), (len(words), 1))
             for frame, words in zip(frames, instructions, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from lapa_core.errors import LapaError
+from lapa_core.errors import LapaError, ServerError
 from lapa_core.policy import PolicyStep
 from lapa_core.robot.contract import RobotContract
 from lapa_ros.arm_report import ArmReport, arm_blocker
@@ -182,8 +182,10 @@ class PolicyWorker:
         try:
             step = self._policy.act(self._decode(letter.content), asked.instruction)
         except LapaError as error:
-            text = f"the frame cannot be used: {error}"
-            self.troubles.happened("unusable frames", f"no command: {text}", self._clock(), "error")
+            name, text = "unusable frames", f"the frame cannot be used: {error}"
+            if isinstance(error, ServerError):
+                name, text = "policy server", str(error)
+            self.troubles.happened(name, f"no command: {text}", self._clock(), "error")
             return text
         done_s = self._clock()
         inference_s, age_s = done_s - begun_s, done_s - letter.stamp_s

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from lapa_msgs.action import FollowInstruction
@@ -19,8 +20,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from lapa_core.errors import ContractError
-from lapa_core.policy import Policy
+from lapa_core.policy import SERVER_SCHEMES, Policy
 from lapa_core.robot.contract import load_contract
+from lapa_core.serve.config import read_token
 from lapa_ros import images, qos
 from lapa_ros.arm_report import read_report
 from lapa_ros.clock import to_seconds
@@ -39,6 +41,7 @@ class PolicyNode(ManagedNode):
         super().__init__("policy", **kwargs)
         self._entities: list[tuple[Callable[..., object], object]] = []
         self._actions: ActionServer | None = None
+        self._policy: Policy | None = None
         self._worker: PolicyWorker | None = None
         self._goal: tuple[ServerGoalHandle, Following] | None = None
         self._num_unsettled = 0
@@ -47,6 +50,7 @@ class PolicyNode(ManagedNode):
         """Load contract and checkpoint, check that they belong together, think once, make the topics."""
         self._contract = load_contract(self.params.contract)
         self._policy = self._load_policy()
+        self._check_policy()
         camera = self._contract.cameras["front"]
         self._mailbox: Mailbox[Image | CompressedImage] = Mailbox(
             1.0 / self._contract.control_rate_hz
@@ -122,6 +126,9 @@ class PolicyNode(ManagedNode):
         while self._entities:
             destroy, entity = self._entities.pop()
             destroy(entity)
+        if self._policy is not None:
+            self._policy.close()
+            self._policy = None
 
     def health(self) -> Health:
         """Not acting although there is an instruction is worth a warning, and so is what hinders the acting."""
@@ -137,11 +144,23 @@ class PolicyNode(ManagedNode):
         return Health(OK if fine else WARN, waiting_for or acting, values)
 
     def _load_policy(self) -> Policy:
-        os.environ.setdefault("OMP_NUM_THREADS", str(self.params.num_threads))
-        policy = Policy.load(self.params.checkpoint or None)
+        params = self.params
+        if params.checkpoint.startswith(SERVER_SCHEMES):
+            from lapa_core.serve.client import connect_policy  # websockets comes with it
+
+            file = Path(params.server_token_file) if params.server_token_file else None
+            return connect_policy(
+                params.checkpoint, token=read_token(file), timeout_s=params.server_timeout_s
+            )
+        os.environ.setdefault("OMP_NUM_THREADS", str(params.num_threads))
+        policy = Policy.load(params.checkpoint or None)
         import torch  # loaded by the policy; importing it before would slow every other failure
 
-        torch.set_num_threads(self.params.num_threads)
+        torch.set_num_threads(params.num_threads)
+        return policy
+
+    def _check_policy(self) -> None:
+        policy = self._policy
         if policy.contract_hash != self._contract.hash:
             raise ContractError(
                 f"the checkpoint was trained for contract {policy.contract_hash[:12]}, this robot's "
@@ -152,7 +171,6 @@ class PolicyNode(ManagedNode):
             np.zeros((camera.height_px, camera.width_px, 3), np.uint8), Header()
         )
         policy.act(images.to_rgb(blank), "warm up")  # the first call of everything is slow
-        return policy
 
     def _publish(self, thought: Thought) -> None:
         self._sequence += 1
