@@ -7,7 +7,7 @@ config.json says which family of models it is and its sizes (`model`), the text 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -69,7 +69,7 @@ def save_vla(
     model: VlaModel,
     table_QA: Tensor | None = None,
     *,
-    weights: Mapping[str, Tensor] | None = None,
+    weights: Iterable[tuple[str, Tensor]] | None = None,
     **facts: Any,
 ) -> Path:
     """Save a model so that it rebuilds itself.
@@ -79,15 +79,15 @@ def save_vla(
         kind: `pretrained` or `policy`.
         model: what is saved, with its text side.
         table_QA: code-to-action table of a policy that decodes by it.
-        weights: the state dict, where the model itself holds only a part of it.
+        weights: names and tensors of the state dict, where the model itself holds them otherwise.
         **facts: further entries of config.json.
     """
     if (text := model.text) is None:
         raise CheckpointError("a model without its text side cannot be saved: nothing could use it")
-    own = model.state_dict() if weights is None else weights
+    own = model.state_dict().items() if weights is None else weights
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        yield from ((_WEIGHTS + name, tensor) for name, tensor in own.items())
+        yield from ((_WEIGHTS + name, tensor) for name, tensor in own)
         if table_QA is not None:
             yield "table_QA", table_QA
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lapa_core.errors import ContractError
+from lapa_core.vla.hf.config import HfConfig
+from lapa_core.vla.lwm.config import LwmConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class TrunkConfig:
                 raise ContractError(f"{name} is {value}; it must be a multiple of 4")
 
 
-ModelConfig = TrunkConfig
+ModelConfig = TrunkConfig | LwmConfig | HfConfig
 """Which family of models, and its sizes."""
 
 
@@ -50,6 +52,8 @@ class LoopConfig:
 
     data: Path
     """Data set: LeRobot v3, RLDS, recordings, or (for pretraining) videos."""
+    out: Path
+    """Run directory; the finished model is in its `checkpoint/`."""
     model: ModelConfig = field(default_factory=TrunkConfig)
     """Which family of models, and its sizes, when there is no `init`; otherwise the checkpoint's are used."""
     steps: int = 600

@@ -26,7 +26,7 @@ from lapa_core.presets import VLA_FINETUNE as PRESETS
 from lapa_core.train.parallel import Parallel, leave
 from lapa_core.train.run import TrainingRun
 from lapa_core.vla.base import VlaModel, model_class
-from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts, save_vla
+from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
 from lapa_core.vla.config import FinetuneConfig
 from lapa_core.vla.labelled import (
     drawn_episodes,
@@ -41,9 +41,10 @@ from lapa_core.vla.loop import (
     VlaTrained,
     predictions,
     run_loop,
+    save_trained,
     shaping,
     spread_rows,
-    whole_weights,
+    to_float32,
 )
 from lapa_core.vla.metrics import (
     ActionError,
@@ -71,6 +72,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
 
     torch.manual_seed(config.seed)
     model = start_from(config, drawn, bins)
+    types = to_float32(model, adapters=config.lora_rank > 0)
     objective = FinetuneObjective(
         model,
         smoothing_bins=config.smoothing_bins,
@@ -100,11 +102,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         "training": settings,
         "instructions": sorted(set(drawn.instructions))[:100],
     }
-    out = config.out / "checkpoint"
-    weights = whole_weights(model, leads=parallel.leads)
-    if parallel.leads:
-        save_vla(out, POLICY, model, weights=weights, **facts)
-    parallel.wait()
+    out = save_trained(config, POLICY, model, parallel, types, **facts)
     run.close()
     return VlaTrained(out, run.history, parallel.leads)
 
@@ -213,6 +211,14 @@ def _keep_latent_head(config: FinetuneConfig, model: VlaModel) -> None:
 
 def main(config: FinetuneConfig) -> None:
     """Finetune, and say what the predictions are worth and where the policy is."""
+    if config.dry_run:
+        from lapa_core.vla.estimate import (
+            estimate,
+            table,
+        )  # torch's tools for counting come with it
+
+        print(table(estimate(config)))
+        return
     try:
         trained = train(config)
         if trained.leads:

@@ -6,7 +6,7 @@ Shapes: E episodes, M examples, B examples of this process's part of a batch, C 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,15 +22,17 @@ from lapa_core.train.rows import Rows
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import Part, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
+from lapa_core.vla.adapters import adapt, head_names, merged
 from lapa_core.vla.base import Inputs, VlaModel
-from lapa_core.vla.checkpoint import describe
+from lapa_core.vla.checkpoint import describe, save_vla
 from lapa_core.vla.config import LoopConfig
 
 GRADIENT_CLIP = 1.0
 REPORT_FRAMES = 2048
 """Most frames that the figures in a checkpoint are taken over."""
 NOT_SHAPING = {
-    "out", "device", "compile", "recompute", "parallel", "save_every", "log_every", "progress", "model",
+    "out", "device", "compile", "recompute", "parallel", "micro_batch", "dry_run", "processes", "save_every",
+    "log_every", "progress", "model",
 }  # fmt: skip
 """Options that do not shape the losses, so that a resume may change them; the model is described apart."""
 
@@ -71,6 +73,10 @@ class Examples:
     def words(self, batch_B: NDArray[np.int64]) -> list[str]:
         """Return the instructions of some examples."""
         return [self.instructions[episode] for episode in self.episode_M[batch_B]]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of every example's instruction (M,) [characters]."""
+        return np.array([len(text) for text in self.instructions])[self.episode_M]
 
     def labels_of(self, batch_B: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
         """Return the labels of some examples."""
@@ -116,7 +122,7 @@ def run_loop(
 
     Args:
         config: the stage's.
-        objective: called with (inputs, labels) and, where something is held, whether it is.
+        objective: called with inputs, labels, and whether all but the first group stands still.
         model: inside the objective.
         examples: what is learned.
         recipe: what the stage adds.
@@ -137,7 +143,12 @@ def run_loop(
         fused=parallel.device.type == "cuda",
     )
     rows = Rows(
-        count=len(examples), batch_size=config.batch_size, seed=config.seed, part=parallel.part
+        count=len(examples),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        part=parallel.part,
+        lengths_N=examples.lengths(),
+        window=config.length_window,
     )
     objective.train()
     for step in run.steps(run.restore(objective, optimizer), config.steps):
@@ -148,11 +159,11 @@ def run_loop(
         if parallel.rank:
             seed_step(config.seed, step, parallel.rank)  # dropout is each process's own
         held = step < recipe.held_steps
-        losses = module(inputs, labels, held) if recipe.held_steps else module(inputs, labels)
-
         set_learning_rate(optimizer, _rate(config, step, recipe.warmup_steps))
         optimizer.zero_grad()
-        losses["loss"].backward()
+        losses = _backward(
+            parallel, module, inputs, labels, config.micro_batch or len(batch_B), held=held
+        )
         if held:
             for parameter in later:
                 parameter.grad = None
@@ -192,20 +203,97 @@ def spread_rows(count: int, most: int = REPORT_FRAMES) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def whole_weights(model: VlaModel, *, leads: bool) -> dict[str, Tensor]:
-    """Return the state dict with the parts of all processes, on the CPU of the leading one; every process must call."""
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        joined = whole(tensor)
-        if leads:
-            weights[name] = joined.cpu()
-    return weights
+def to_float32(model: VlaModel, *, adapters: bool) -> dict[str, torch.dtype]:
+    """Make what will be trained float32, and return the types that `save_trained` shall write.
+
+    Args:
+        model: with its heads, as it was loaded.
+        adapters: whether only the heads will be trained beside adapters; the rest then stays as it is.
+    """
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    if not adapters:
+        model.float()
+        return types
+    for name in head_names(model):
+        parameter = model.get_parameter(name)
+        parameter.data = parameter.data.float()
+    return types
+
+
+def save_trained(
+    config: LoopConfig,
+    kind: str,
+    model: VlaModel,
+    parallel: Parallel,
+    types: Mapping[str, torch.dtype],
+    **facts: Any,
+) -> Path:
+    """Save a trained model whole, adapters added to their layers; every process must call.
+
+    Args:
+        config: the stage's.
+        kind: `pretrained` or `policy`.
+        model: inside the objective that was trained.
+        parallel: the processes that trained together.
+        types: of `to_float32`, before training; tensors that are not named are written as they are.
+        **facts: further entries of config.json.
+
+    Returns:
+        The checkpoint.
+    """
+    directory = config.out / "checkpoint"
+    own = (
+        merged(model, whole)
+        if config.lora_rank
+        else ((name, whole(tensor)) for name, tensor in model.state_dict().items())
+    )
+    weights = ((name, tensor.to(types.get(name, tensor.dtype))) for name, tensor in own)
+    if parallel.leads:
+        save_vla(directory, kind, model, weights=weights, **facts)
+    else:
+        for _ in weights:
+            pass  # gathering a tensor takes all processes
+    parallel.wait()
+    return directory
+
+
+def _backward(
+    parallel: Parallel,
+    module: nn.Module,
+    inputs: Inputs,
+    labels: dict[str, Tensor],
+    micro_batch: int,
+    *,
+    held: bool,
+) -> dict[str, Tensor]:
+    """Add the gradients of a batch, some frames at a time, and return the means of what the objective returns."""
+    count = len(next(iter(labels.values())))
+    means: dict[str, Tensor] = {}
+    for start in range(0, count, micro_batch):
+        part = slice(start, min(start + micro_batch, count))
+        with parallel.adding(module, last=part.stop == count):
+            losses = module(_cut(inputs, part), _cut(labels, part), held)
+            share = (part.stop - part.start) / count
+            (share * losses["loss"]).backward()
+        for name, value in losses.items():
+            means[name] = means.get(name, 0.0) + share * value.detach()
+    return means
+
+
+def _cut(tensors: dict[str, Tensor], part: slice) -> dict[str, Tensor]:
+    return {name: tensor[part] for name, tensor in tensors.items()}
 
 
 def _wrap(
     config: LoopConfig, objective: nn.Module, model: VlaModel, parallel: Parallel
 ) -> nn.Module:
-    units = model.blocks()
+    adapt(
+        model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        nf4=config.base == "nf4",
+        bf16=config.precision == "bf16",
+    )
     if not (parallel.launched or config.compile or config.recompute):
         return objective.to(
             parallel.device
@@ -213,7 +301,7 @@ def _wrap(
     return parallel.wrap(
         objective,
         compiled=config.compile,
-        units=units or None,
+        units=model.blocks() or None,
         bf16=config.precision == "bf16",
         recomputed=config.recompute,
     )

@@ -36,8 +36,12 @@ class PretrainObjective(nn.Module):
         self.names = token_names(model.need_latent()[0])
         self.register_buffer("centres_ND", centres_ND, persistent=False)
 
-    def forward(self, inputs: Inputs, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Inputs, labels: dict[str, Tensor], held: bool = False
+    ) -> dict[str, Tensor]:
         """Return `loss`, which is to be minimised, and what is logged; labels are `codes` (B, K).
+
+        Nothing is ever held in this stage.
 
         In evaluation mode also `predicted`, the likeliest codes (B, K).
         """

@@ -22,7 +22,7 @@ from lapa_core.presets import VLA_PRETRAIN as PRESETS
 from lapa_core.train.parallel import Parallel, leave
 from lapa_core.train.run import TrainingRun
 from lapa_core.vla.base import VlaModel, model_class
-from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla, save_vla
+from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla
 from lapa_core.vla.config import PretrainConfig
 from lapa_core.vla.loop import (
     Examples,
@@ -30,9 +30,10 @@ from lapa_core.vla.loop import (
     VlaTrained,
     predictions,
     run_loop,
+    save_trained,
     shaping,
     spread_rows,
-    whole_weights,
+    to_float32,
 )
 from lapa_core.vla.metrics import TokenReport, as_row, majority_share, token_report
 from lapa_core.vla.objective import PretrainObjective
@@ -86,6 +87,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
 
     torch.manual_seed(config.seed)
     model = _start(config, store, labels)
+    types = to_float32(model, adapters=config.lora_rank > 0)
     objective = PretrainObjective(
         model,
         standardised(labels),
@@ -123,11 +125,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         "metrics": {"frames": len(report_R), "codes": asdict(report)},
         "training": settings,
     }
-    out = config.out / "checkpoint"
-    weights = whole_weights(model, leads=parallel.leads)
-    if parallel.leads:
-        save_vla(out, PRETRAINED, model, weights=weights, **facts)
-    parallel.wait()
+    out = save_trained(config, PRETRAINED, model, parallel, types, **facts)
     run.close()
     return VlaTrained(out, run.history, parallel.leads)
 
@@ -163,6 +161,14 @@ def _examples(store: FrameStore, labels: LatentLabels) -> Examples:
 
 def main(config: PretrainConfig) -> None:
     """Pretrain, and say where the model is."""
+    if config.dry_run:
+        from lapa_core.vla.estimate import (
+            estimate,
+            table,
+        )  # torch's tools for counting come with it
+
+        print(table(estimate(config)))
+        return
     try:
         trained = train(config)
         if trained.leads:
