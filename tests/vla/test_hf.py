@@ -176,6 +176,14 @@ def test_a_vision_tower_that_is_not_frozen_learns(folder, bins):
     assert np.mean(learning) > 0.8
 
 
+def test_a_sequence_that_is_too_long_is_refused_before_it_is_trained(folder):
+    many = tuple(f"camera{i}" for i in range(40))
+    with torch.device("meta"):
+        model = HfVla(HfConfig(model=str(folder), image_px=IMAGE_PX, cameras=many), None)
+    with pytest.raises(ContractError, match=r"40 frames of 16 tokens.*sees 512"):
+        model.give_latent_head(4, 8)
+
+
 def test_heads_come_and_go(folder, bins):
     model = start(folder, bins)
     inputs = model.prepare(images(), WORDS)

@@ -55,3 +55,11 @@ class HfConfig:
     def proprioception(self) -> bool:
         """Whether the state is an input."""
         return self.state_dim > 0
+
+
+HF_PRESETS: dict[str, HfConfig] = {
+    "smolvlm2_500m": HfConfig(model="HuggingFaceTB/SmolVLM2-500M-Video-Instruct", image_px=512),
+    "qwen2_5_vl_3b": HfConfig(model="Qwen/Qwen2.5-VL-3B-Instruct", image_px=224),
+    "paligemma2_3b": HfConfig(model="google/paligemma2-3b-pt-224", image_px=224),
+}
+"""A published model of each kind, at 64, 64 and 256 tokens per frame; Google asks to accept a licence first."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from lapa_core.actions.bins import ActionBins
-from lapa_core.errors import CheckpointError, DataError
+from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.vla.base import Choose, Head, Inputs, VlaModel
 from lapa_core.vla.decode.cache import attention_mask
 from lapa_core.vla.decode.forced import forced_logits
@@ -27,7 +27,7 @@ from lapa_core.vla.decode.static import decode_sequence
 from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.hf.families import family_of
 from lapa_core.vla.hf.heads import INIT_STD, TokenHead
-from lapa_core.vla.hf.text import STATE_ID, HfText, read_backbone_config, readable
+from lapa_core.vla.hf.text import STATE_ID, HfText, located, read_backbone_config, readable
 
 _ATTENTION = "sdpa"
 """The one implementation that takes masks of any form and is fused where it can be."""
@@ -77,10 +77,10 @@ class HfVla(VlaModel):
         Raises:
             CheckpointError: the backbone cannot be read.
         """
-        text = HfText.fetch(config.model)
-        with readable(config.model):
+        text, folder = HfText.fetch(config.model), located(config.model)
+        with readable(folder):
             whole = AutoModelForImageTextToText.from_pretrained(
-                config.model, dtype=torch.float32, attn_implementation=_ATTENTION
+                folder, dtype=torch.float32, attn_implementation=_ATTENTION
             )
         return cls(config, text, whole.model)
 
@@ -260,9 +260,21 @@ class HfVla(VlaModel):
         return found
 
     def _make_head(self, mask_KN: Tensor) -> TokenHead:
+        self._check_length(mask_KN.shape[0])
         scale = getattr(self.language.get_input_embeddings(), "scalar_embed_scale", 1.0)
         parallel = self.config.decoding == "parallel"
         return TokenHead(self.width, mask_KN, parallel=parallel, scale=scale).to(self.device)
+
+    def _check_length(self, tokens: int) -> None:
+        config, language = self.config, self.language.config
+        longest = self._side**2 * len(config.cameras) + config.max_text + config.proprioception
+        longest = -(-longest // _STEP) * _STEP + tokens
+        windows = [language.max_position_embeddings, getattr(language, "sliding_window", None)]
+        if longest > (most := min(window for window in windows if window)):
+            raise ContractError(
+                f"{len(config.cameras)} frames of {self._side**2} tokens, {config.max_text} of text and {tokens} of "
+                f"the answer make {longest} positions; this backbone sees {most}. Use fewer cameras or smaller frames"
+            )
 
     def _need_text(self) -> HfText:
         if self.text is None:

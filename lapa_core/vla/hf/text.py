@@ -49,6 +49,7 @@ class HfText(TextSide):
         Raises:
             CheckpointError: neither is there, or files are missing or of no known family.
         """
+        model = located(model)
         backbone = read_backbone_config(model)
         family_of(backbone)
         with readable(model):
@@ -113,6 +114,19 @@ class HfText(TextSide):
         return tuple(ids)
 
 
+def located(model: str) -> str:
+    """Return an id or folder as it is, and of a toy (`toy-smolvlm`) the folder that it is made in.
+
+    Raises:
+        CheckpointError: no such toy.
+    """
+    if not model.startswith("toy-"):
+        return model
+    from lapa_core.vla.hf.toy import toy_backbone  # tools to make tokenizers come with it
+
+    return str(toy_backbone(model))
+
+
 @contextmanager
 def readable(model: str) -> Iterator[None]:
     """Turn what `transformers` says of files that it cannot read into an error that says what to do.
@@ -137,5 +151,6 @@ def read_backbone_config(model: str) -> Any:
     Raises:
         CheckpointError: it cannot be read.
     """
+    model = located(model)
     with readable(model):
         return AutoConfig.from_pretrained(model)
