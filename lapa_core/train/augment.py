@@ -25,7 +25,9 @@ def to_float(frames_BHWC: Tensor) -> Tensor:
     )
 
 
-def load_images(frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str | torch.device) -> Tensor:
+def load_images(
+    frames_NHWC: NDArray[np.uint8], rows_B: NDArray[np.int64], device: str | torch.device
+) -> Tensor:
     """Read some frames (they may lie in a memory map) and return them as `to_float` does, on a device."""
     return to_float(torch.from_numpy(frames_NHWC[rows_B]).to(device))
 

@@ -87,12 +87,12 @@ def save(family: str, folder: Path) -> Path:
 
 def _configs(family: str, words: PreTrainedTokenizerFast) -> tuple[Any, Any]:
     def image_id(text: str) -> int:
-        return int(words.convert_tokens_to_ids(text))
+        return int(words.vocab[text])
 
     if family in ("smolvlm", "idefics3"):
         kind = SmolVLMConfig if family == "smolvlm" else Idefics3Config
         text = {**_TEXT, "model_type": "llama"}
-        config = kind(
+        config: Any = kind(
             vision_config={**_VISION, "patch_size": 4},
             text_config=text,
             scale_factor=2,
