@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -27,13 +28,16 @@ class PlainLlama:
 
     def __init__(self, model: LwmVla, head: Head):
         """Share the layers, and the table and head that belong to `head`."""
-        table, output = model.tables[head].weight, model.heads[head].weight
+        table, output = (
+            model.tables[head].get_parameter("weight"),
+            model.heads[head].get_parameter("weight"),
+        )
         config = llama_config(model.config)
-        config.vocab_size = len(table)
+        config.vocab_size = table.shape[0]
         config.rope_parameters = {"rope_type": "default", "rope_theta": model.config.rope_theta}
         config.pad_token_id = config.eos_token_id = config.bos_token_id = None
         with torch.device("meta"):
-            self._llama = LlamaForCausalLM(config)
+            self._llama: Any = LlamaForCausalLM(config)
         layers = model.layers.state_dict(prefix="model.layers.")
         own = {
             "model.embed_tokens.weight": table,
@@ -44,6 +48,10 @@ class PlainLlama:
         self._llama.model.rotary_emb = LlamaRotaryEmbedding(config).to(model.device)
         self._llama.eval()
         self._model, self._head = model, head
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the shared tensors."""
+        yield from self._llama.parameters()
 
     @torch.no_grad()
     def decode(self, inputs: Inputs) -> Tensor:
