@@ -9,6 +9,7 @@ NODES = (
     "policy",
     "recorder",
     "replay",
+    "session",
     "sim",
     "teleop",
     "teleop_input",

@@ -45,6 +45,9 @@ class Backend(Protocol):
     def measured(self) -> Measurement | None:
         """Return the newest measurement, or None before the first."""
 
+    def poll(self) -> None:
+        """Do what takes several ticks; called before each."""
+
     def trouble(self) -> str:
         """Return why the arm must not be moved, or "": it is not set up, a motor has a fault, a driver is silent."""
 
@@ -58,6 +61,9 @@ class Backend(Protocol):
 
 class NoMotors:
     """The part of a backend that only an arm of motors has."""
+
+    def poll(self) -> None:
+        """Do nothing: there is nothing to set up or to watch."""
 
     def trouble(self) -> str:
         """Return that nothing is wrong."""

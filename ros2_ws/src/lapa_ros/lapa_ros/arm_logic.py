@@ -126,6 +126,14 @@ class ArmLogic:
         """Return the newest measurement of the backend."""
         return self._backend.measured()
 
+    def trouble(self) -> str:
+        """Return why the backend's arm must not be moved, or ""."""
+        return self._backend.trouble()
+
+    def poll(self) -> None:
+        """Let the backend do what takes several ticks."""
+        self._backend.poll()
+
     def command(self, command: Command, now_s: float) -> bool:
         """Apply one delta, or refuse it and hold; return whether it was applied."""
         try:

@@ -12,7 +12,7 @@ from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from lapa_core.errors import ActionError
+from lapa_core.errors import ActionError, ContractError
 from lapa_core.robot.contract import load_contract
 from lapa_core.robot.kinematics import forward_kinematics
 from lapa_core.supervisor import STOP_LIMIT_S
@@ -25,6 +25,8 @@ from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import FRAME, to_command
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health
 from lapa_ros.geometry import to_pose
+from lapa_ros.interbotix_backend import InterbotixBackend
+from lapa_ros.interbotix_link import RosDriverLink
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.troubles import Troubles
 
@@ -159,12 +161,16 @@ class ArmNode(ManagedNode):
     def health(self) -> Health:
         """Holding is worth a warning, missing joint states an error."""
         logic = self._logic
+        trouble = logic.trouble()
         level = {Mode.TRACKING: OK, Mode.PARKED: OK, Mode.WAITING: ERROR}.get(logic.mode, WARN)
         values = {"mode": logic.mode.name, "source": logic.source, "applied": logic.applied, "refused": logic.refused,
                   "last refusal": logic.last_refusal, "latency [s]": logic.latency_s}  # fmt: skip
         if self._backend is not None:
             values["late joint states"] = self._backend.order.num_late
             values["clock set back"] = self._backend.order.num_anew
+        values["trouble"] = trouble
+        if trouble:
+            level = ERROR
         return Health(
             level if self.active else OK, logic.reason if self.active else "inactive", values
         )
@@ -176,16 +182,29 @@ class ArmNode(ManagedNode):
             )
             self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
             return DryRunBackend(self._contract, self.now_s)
-        self._joint_publisher = self.create_lifecycle_publisher(
-            JointState, "joint_commands", qos.JOINT_COMMANDS
-        )
-        self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
-        self._backend = TopicBackend(self._contract, self._publish_joints)
+        if self.params.backend == "interbotix":
+            self._backend = self._make_interbotix()
+        else:
+            self._joint_publisher = self.create_lifecycle_publisher(
+                JointState, "joint_commands", qos.JOINT_COMMANDS
+            )
+            self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
+            self._backend = TopicBackend(self._contract, self._publish_joints)
         subscription = self.create_subscription(
             JointState, "joint_states", self._on_joint_states, qos.JOINT_STATES
         )
         self._entities.append((self.destroy_subscription, subscription))
         return self._backend
+
+    def _make_interbotix(self) -> InterbotixBackend:
+        if self.get_parameter("use_sim_time").value:
+            raise ContractError(
+                "use_sim_time is true; the watchdog of a real arm needs a real clock"
+            )
+        link = RosDriverLink(self, self.params.driver_messages)
+        self._entities.append((lambda _: link.close(), link))
+        has_motors = self.params.driver_has_motors
+        return InterbotixBackend(self._contract, link, self.say, has_motors=has_motors)
 
     def _publish_joints(self, names: list[str], positions: list[float]) -> None:
         message = JointState(name=names, position=positions)
@@ -207,6 +226,7 @@ class ArmNode(ManagedNode):
 
     def _tick(self) -> None:
         mode = self._logic.mode
+        self._logic.poll()
         self._logic.tick(self.now_s())
         if self.params.backend == "dry_run":
             measured = self._logic.measured()

@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 Params = TypeVar("Params")
 
+DRIVER_MESSAGES = ("interbotix_xs_msgs", "lapa_xs_msgs")
+"""Packages with the Interbotix driver's interfaces: its own, and ours with the same fields, for the fake driver."""
+
 
 def param(
     default: Any,
@@ -74,12 +77,13 @@ class ArmParams:
 
     autostart: bool = _autostart()
     contract: str = _contract()
-    backend: str = param("sim", "What the joint targets go to.", choices=("sim", "interbotix", "dry_run")
+    backend: str = param(
+        "sim", "What the joint targets go to.", choices=("sim", "interbotix", "dry_run")
     )
     driver_messages: str = param(
         "interbotix_xs_msgs",
         "Interfaces of the interbotix backend's driver; the fake driver speaks lapa_xs_msgs.",
-        choices=("interbotix_xs_msgs", "lapa_xs_msgs"),
+        choices=DRIVER_MESSAGES,
     )
     driver_has_motors: bool = param(
         True, "False for Interbotix's xs_sdk_sim: faults and torque of its motors cannot be read."
@@ -183,6 +187,44 @@ class RecorderParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionParams:
+    """Parameters of `session_node`, which leads an operator through a session file."""
+
+    autostart: bool = _autostart()
+    contract: str = _contract()
+    session: str = param(
+        "tabletop", "Session file: a name in config/sessions or the path of a .yaml file."
+    )
+    operator_name: str = param("", "Who demonstrates; empty takes the session file's `operator`.")
+    folder: str = param(
+        "outputs/recordings", "Folder that the recorder writes to; progress is what lies there."
+    )
+    state_rate_hz: float = param(2.0, "Rate of session_state [Hz].", low=0.1, high=20.0)
+    max_staleness_s: float = param(
+        0.3, "Oldest frame or pose of a row of a kept episode [s].", low=0.01, high=5.0
+    )
+    max_gap_s: float = param(
+        1.0, "Longest time between two rows of a kept episode [s].", low=0.05, high=60.0
+    )
+    max_rate_deviation: float = param(
+        0.2,
+        "Largest relative difference between its rate and the contract's [1].",
+        low=0.01,
+        high=1.0,
+    )
+    max_dropped_fraction: float = param(
+        0.05, "Largest share of its deltas without a fresh frame or pose [1].", low=0.0, high=0.9
+    )
+    min_rows: int = param(2, "Fewest rows of a kept episode [1].", low=1, high=10000)
+    max_still_share: float = param(
+        0.5, "Largest share of its rows in which nothing moves [1].", low=0.0, high=1.0
+    )
+    max_saturated_share: float = param(
+        0.5, "Largest share of its deltas at the contract's caps [1].", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatorParams:
     """Parameters of `operator_node`, the scripted demonstrator of the simulation."""
 
@@ -191,6 +233,10 @@ class OperatorParams:
     episodes: int = param(1, "Episodes to demonstrate before the node ends [1].", low=1)
     seed: int = param(0, "Seed of the first scene; the next ones count up [1].", low=0)
     record: bool = param(True, "Record each episode with the recorder node.")
+    session: bool = param(
+        False,
+        "Demonstrate what the session node asks for, until it is done, instead of `episodes`.",
+    )
     keep_failures: bool = param(
         False, "Save episodes that did not succeed, instead of discarding them."
     )
@@ -261,8 +307,20 @@ class TeleopParams:
         "Motion, sign and axis of a gamepad: sticks left and right, then the cross.",
     )
     joystick_buttons: list[str] = param(
-        ["hold 5", "gripper 0", "slow 4", "stop 1", "clear 2", "ready 3"],
-        "Meaning and number of a gamepad's buttons: RB, A, LB, B, X, Y.",
+        [
+            "hold 5",
+            "gripper 0",
+            "slow 4",
+            "stop 1",
+            "clear 2",
+            "ready 3",
+            "record 7",
+            "save 8",
+            "discard 6",
+            "redo 9",
+            "undo 10",
+        ],
+        "Meaning and number of a gamepad's buttons: RB A LB B X Y Start Guide Back, left stick, right stick.",
     )
     spacemouse_axes: list[str] = param(
         ["x +0", "y +1", "z +2", "rx +3", "ry +4", "rz +5"],
@@ -301,7 +359,8 @@ class TeleopInputParams:
     )
     keys: list[str] = param(
         ["w x+", "s x-", "a y+", "d y-", "e z+", "q z-", "u rx+", "o rx-", "i ry+", "k ry-", "j rz+",
-         "l rz-", "g gripper", "f hold", "t slow", "space stop", "c clear", "r ready"],
+         "l rz-", "g gripper", "f hold", "t slow", "space stop", "c clear", "r ready", "R record", "S save",
+         "D discard", "A redo", "U undo"],
         "Key and motion with its sign, or key and button.",
     )  # fmt: skip
 
@@ -330,6 +389,7 @@ PARAMETERS: dict[str, type] = {
     "policy": PolicyParams,
     "recorder": RecorderParams,
     "operator": OperatorParams,
+    "session": SessionParams,
     "teleop": TeleopParams,
     "teleop_input": TeleopInputParams,
     "evaluate": EvaluateParams,

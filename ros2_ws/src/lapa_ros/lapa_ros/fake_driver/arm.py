@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An arm of fake motors with the driver's view of it: groups, modes, registers, joint states, faults. No ROS."""
+
+from __future__ import annotations
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.models import ArmModel
+from lapa_ros.fake_driver.motors import OVERLOAD, FakeFingers, FakeMotor
+
+GRIPPER = "gripper"
+SINKING = ("shoulder", "elbow", "wrist_angle")
+"""Joints that gravity moves."""
+
+FAULTS = ("stuck", "overload", "limp", "object", "dead_bus", "silent", "mend")
+"""stuck, overload JOINT; limp (all torque off); object WIDTH_M; dead_bus; silent (no joint states); mend (all)."""
+
+
+class FakeArm:
+    """What `xs_sdk` knows and does.
+
+    Attributes:
+        motors: by name; two of them have a shadow.
+        mode: operating mode by motor; `profile_type` likewise.
+        torque_cuts: how often the torque of an arm joint was cut by a request.
+        silent: whether joint states are withheld.
+        dead_bus: whether motors can neither be read nor written.
+    """
+
+    def __init__(self, model: ArmModel, joints_rad: list[float]):
+        self._model = model
+        self.motors: dict[str, FakeMotor] = {}
+        joints = zip(
+            model.joint_names, joints_rad, model.lower_rad, model.upper_rad, model.velocity_rad_s, model.sleep_rad,
+            strict=True,
+        )  # fmt: skip
+        for name, position, low, high, speed, sleep in joints:
+            rest = float(sleep) if name in SINKING else None
+            self.motors[name] = FakeMotor(position, low, high, speed, rest)
+        closed_m, open_m = model.finger_gap_m
+        self.fingers = FakeFingers(open_m, closed_m - 0.002, open_m + 0.002)
+        self.motors[GRIPPER] = self.fingers
+        self._shadows = {"shoulder_shadow": "shoulder", "elbow_shadow": "elbow"}
+        self.mode = dict.fromkeys(self.motors, "position") | {GRIPPER: "pwm"}
+        self.profile_type = dict.fromkeys(self.motors, "time")
+        self.torque_cuts = 0
+        self.silent = self.dead_bus = False
+
+    def names(self, cmd_type: str, name: str) -> list[str]:
+        """Return the motors of a group or the one of a joint; [] where there is none, as the driver only logs."""
+        groups = {"arm": list(self._model.joint_names), "all": list(self.motors)}
+        if cmd_type == "group":
+            return groups.get(name, [])
+        name = self._shadows.get(name, name)
+        return [name] if name in self.motors else []
+
+    def command(self, names: list[str], values: list[float], now_s: float) -> None:
+        """Take goals; a wrong number of them is ignored, as the driver does."""
+        if len(names) != len(values) or self.dead_bus:
+            return
+        for name, value in zip(names, values, strict=True):
+            if self.mode[name] in ("position", "linear_position"):
+                self.motors[name].command(value, now_s)
+
+    def read(self, names: list[str], register: str) -> list[int]:
+        """Return a register of each motor; [] where the bus is dead or the register unknown."""
+        if self.dead_bus or any(register not in self.motors[name].registers for name in names):
+            return []
+        return [self.motors[name].registers[register] for name in names]
+
+    def write(self, names: list[str], register: str, value: int) -> None:
+        """Write a register of each motor."""
+        if self.dead_bus:
+            return
+        for name in names:
+            self.motors[name].registers[register] = value
+
+    def set_mode(
+        self, names: list[str], mode: str, profile_type: str, velocity: int, acceleration: int
+    ) -> None:
+        """Set operating modes; the torque is cut meanwhile."""
+        self.set_torque(names, False)
+        for name in names:
+            self.mode[name], self.profile_type[name] = mode, profile_type
+        self.write(names, "Profile_Velocity", velocity)
+        self.write(names, "Profile_Acceleration", acceleration)
+        self.set_torque(names, True)
+
+    def set_torque(self, names: list[str], on: bool) -> None:
+        """Switch torque on or off."""
+        if self.dead_bus:
+            return
+        self.torque_cuts += not on and any(name != GRIPPER for name in names)
+        for name in names:
+            self.motors[name].set_torque(on)
+
+    def step(self, now_s: float, dt_s: float) -> None:
+        """Move every motor for `dt_s` up to `now_s`; on a dead bus what they do is not seen: they stand still."""
+        if not self.dead_bus:
+            for motor in self.motors.values():
+                motor.step(now_s, dt_s)
+
+    def joint_states(self) -> tuple[list[str], list[float]]:
+        """Return names and positions in the driver's order: joints [rad], gripper motor [rad], fingers [m]."""
+        half_m = self.fingers.position / 2.0
+        joints_rad = [self.motors[name].position for name in self._model.joint_names]
+        names = [*self._model.joint_names, GRIPPER, "left_finger", "right_finger"]
+        closed_m, open_m = self._model.finger_gap_m
+        share = (self.fingers.position - closed_m) / (open_m - closed_m)
+        return names, [*joints_rad, -0.4 + 1.7 * share, half_m, -half_m]
+
+    def inject(self, fault: str) -> None:
+        """Begin a fault, one of `FAULTS` with its argument; "mend" ends all.
+
+        Raises:
+            ActionError: there is no such fault or joint.
+        """
+        kind, _, argument = fault.partition(" ")
+        if kind in ("stuck", "overload") and argument in self.motors:
+            motor = self.motors[argument]
+            if kind == "stuck":
+                motor.stuck = True
+            else:
+                motor.fail(OVERLOAD)
+        elif kind == "limp":
+            for motor in self.motors.values():
+                motor.set_torque(False)
+        elif kind == "object":
+            self.fingers.object_m = float(argument)
+        elif kind in ("dead_bus", "silent"):
+            setattr(self, kind, True)
+        elif kind == "mend":
+            self._mend()
+        else:
+            raise ActionError(
+                f"fault {fault!r} is unknown; allowed are {FAULTS}, joints {list(self.motors)}"
+            )
+
+    def _mend(self) -> None:
+        self.silent = self.dead_bus = False
+        for motor in self.motors.values():
+            motor.stuck = False
+            motor.registers["Hardware_Error_Status"] = 0
+            if not motor.registers["Torque_Enable"]:
+                motor.set_torque(True)

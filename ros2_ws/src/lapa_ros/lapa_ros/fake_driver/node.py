@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fake_driver_node`: an arm behind the topics and services of Interbotix's `xs_sdk`, for tests and for trying.
+
+Faults are injected on the topic `fake_fault` (std_msgs/String): `stuck shoulder`, `overload elbow`, `limp`,
+`object 0.05`, `dead_bus`, `silent`, `mend`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import load_contract
+from lapa_ros import qos
+from lapa_ros.fake_driver.arm import GRIPPER, FakeArm
+from lapa_ros.interbotix_link import SERVICES, load_interfaces
+from lapa_ros.params import DRIVER_MESSAGES, declare, param
+
+RATE_HZ = 100.0
+"""Of joint states, as the driver's [Hz]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeDriverParams:
+    """Parameters of `fake_driver_node`."""
+
+    contract: str = param("wx250s", "Robot contract whose arm is behind the driver.")
+    messages: str = param(
+        "lapa_xs_msgs", "Package of the driver's interfaces.", choices=DRIVER_MESSAGES
+    )
+    start: str = param("sleep", "Pose at start.", choices=("sleep", "ready"))
+
+
+class FakeDriverNode(Node):
+    """Subscribes commands/joint_group and commands/joint_single, publishes joint_states, serves the driver's services.
+
+    Attributes:
+        arm: the fake motors.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__("xs_sdk", **kwargs)
+        self.params = declare(self, FakeDriverParams)
+        contract = load_contract(self.params.contract)
+        self._model = contract.arm
+        start_rad = (
+            self._model.sleep_rad.tolist()
+            if self.params.start == "sleep"
+            else list(contract.ready_joints_rad)
+        )
+        self.arm = FakeArm(self._model, start_rad)
+        messages, services = load_interfaces(self.params.messages)
+        self._publisher = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.create_subscription(
+            messages.JointGroupCommand, "commands/joint_group", self._on_group, qos.JOINT_STATES
+        )
+        self.create_subscription(
+            messages.JointSingleCommand, "commands/joint_single", self._on_single, qos.JOINT_STATES
+        )
+        self.create_subscription(String, "fake_fault", self._on_fault, qos.EVENTS)
+        for name, kind in SERVICES.items():
+            self.create_service(getattr(services, kind), name, getattr(self, f"_{name}"))
+        self._stepped_s = self._now_s()
+        self.create_timer(1.0 / RATE_HZ, self._step)
+
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _step(self) -> None:
+        now_s = self._now_s()
+        self.arm.step(now_s, max(0.0, now_s - self._stepped_s))
+        self._stepped_s = now_s
+        if self.arm.silent:
+            return
+        names, positions = self.arm.joint_states()
+        message = JointState(name=names, position=positions)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _on_group(self, message: Any) -> None:
+        self.arm.command(self.arm.names("group", message.name), list(message.cmd), self._now_s())
+
+    def _on_single(self, message: Any) -> None:
+        self.arm.command(self.arm.names("single", message.name), [message.cmd], self._now_s())
+
+    def _on_fault(self, message: String) -> None:
+        try:
+            self.arm.inject(message.data)
+        except (ActionError, ValueError) as error:
+            self.get_logger().error(str(error))
+
+    def _get_robot_info(self, request: Any, response: Any) -> Any:
+        names, model = self.arm.names(request.cmd_type, request.name), self._model
+        if not names:
+            return response
+        response.mode, response.profile_type = (
+            self.arm.mode[names[0]],
+            self.arm.profile_type[names[0]],
+        )
+        response.joint_names, response.num_joints = names, len(names)
+        response.name = [request.name]
+        response.joint_ids = [1 + index for index in range(len(names))]
+        for name in names:
+            low, high, speed, sleep = self._limits(name)
+            response.joint_lower_limits.append(low)
+            response.joint_upper_limits.append(high)
+            response.joint_velocity_limits.append(speed)
+            response.joint_sleep_positions.append(sleep)
+            response.joint_state_indices.append([*model.joint_names, GRIPPER].index(name))
+        return response
+
+    def _limits(self, name: str) -> tuple[float, float, float, float]:
+        """Return low, high, speed and sleep position of a joint [rad, rad/s]; of the gripper, the left finger's [m]."""
+        if name == GRIPPER:
+            closed_m, open_m = self._model.finger_gap_m
+            return closed_m / 2.0, open_m / 2.0, 1.0, 0.0
+        model, index = self._model, self._model.joint_names.index(name)
+        numbers = (model.lower_rad, model.upper_rad, model.velocity_rad_s, model.sleep_rad)
+        low, high, speed, sleep = (float(number[index]) for number in numbers)
+        return low, high, speed, sleep
+
+    def _set_operating_modes(self, request: Any, response: Any) -> Any:
+        names = self.arm.names(request.cmd_type, request.name)
+        self.arm.set_mode(
+            names,
+            request.mode,
+            request.profile_type,
+            request.profile_velocity,
+            request.profile_acceleration,
+        )
+        return response
+
+    def _get_motor_registers(self, request: Any, response: Any) -> Any:
+        response.values = self.arm.read(self.arm.names(request.cmd_type, request.name), request.reg)
+        return response
+
+    def _set_motor_registers(self, request: Any, response: Any) -> Any:
+        self.arm.write(self.arm.names(request.cmd_type, request.name), request.reg, request.value)
+        return response
+
+    def _torque_enable(self, request: Any, response: Any) -> Any:
+        self.arm.set_torque(self.arm.names(request.cmd_type, request.name), request.enable)
+        return response
+
+
+def main() -> None:
+    """Run the node until it is interrupted."""
+    rclpy.init()
+    node = FakeDriverNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

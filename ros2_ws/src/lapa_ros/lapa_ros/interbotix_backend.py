@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm behind Interbotix's X-series driver (`xs_sdk`): set up, streamed to, and watched. No ROS imports here.
+
+It talks to the driver's own topics and services instead of `InterbotixManipulatorXS`, whose constructor blocks and
+spins, and whose calls sleep (facts of the robot, 1.3): here every request is asynchronous, and one thread does all.
+Nothing is sent before the set-up is complete, and a driver that was silent is set up anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import RobotContract
+from lapa_ros.arm_backends import GRIPPER, TopicBackend
+from lapa_ros.interbotix_gripper import GripperGuard
+
+SHADOWS = ("shoulder_shadow", "elbow_shadow")
+"""The second motors of two joints; the driver's groups leave them out."""
+
+_ERROR_BITS = {
+    0: "input voltage",
+    2: "overheating",
+    3: "encoder",
+    4: "electrical shock",
+    5: "overload",
+}
+
+
+class Answer(Protocol):
+    """What becomes of a request; an rclpy Future."""
+
+    def done(self) -> bool:
+        """Return whether it was answered."""
+
+    def result(self) -> Any:
+        """Return the response."""
+
+
+class DriverLink(Protocol):
+    """The driver's services and topics."""
+
+    def ask(self, service: str, fields: dict[str, Any]) -> Answer:
+        """Send a request.
+
+        Raises:
+            ActionError: the service is not there.
+        """
+
+    def others(self) -> str:
+        """Return who else commands the arm or publishes its joint states, or ""."""
+
+    def command_arm(self, joints_rad: list[float]) -> None:
+        """Publish six joint positions [rad]."""
+
+    def command_gripper(self, gap_m: float) -> None:
+        """Publish the gap of the fingers [m]."""
+
+
+class Request(NamedTuple):
+    """One service call."""
+
+    service: str
+    """Its name, relative to the robot."""
+    fields: dict[str, Any]
+    """Of the request."""
+
+
+class SilentBus(ActionError):
+    """The driver could not read its motors; now and then that happens once."""
+
+
+Routine = Generator[Request, Any, None]
+
+
+class InterbotixBackend(TopicBackend):
+    """Streams joint targets to the driver and knows whether the arm may be moved.
+
+    `poll` runs one routine at a time, a generator that yields requests and gets their answers: the set-up until it
+    succeeds, then every `POLL_S` a look at the motors.
+    """
+
+    POLL_S = 1.0
+    RETRY_S = 1.0
+    ANSWER_S = 2.0
+    """A driver that takes longer than this for an answer hangs [s]."""
+    SILENT_S = 0.5
+    """A driver whose joint states were away for longer than this may have been restarted [s]."""
+    JUMP_RAD = 0.2
+    """Joint states may differ by this plus what 1.5 times the speed limit explains [rad]."""
+    LIMITS_RAD = 0.05
+    """The driver's joint limits may differ from ours by this: another model's differ by 0.1 and more [rad]."""
+    GRIPPER_PROFILE_MS = (300, 100)
+    """Duration of a finger motion and of its acceleration [ms]."""
+
+    def __init__(
+        self,
+        contract: RobotContract,
+        link: DriverLink,
+        say: Callable[[str, str], None],
+        *,
+        has_motors: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Talk through `link`.
+
+        Args:
+            contract: the robot's.
+            link: the driver.
+            say: takes a level and a sentence.
+            has_motors: False for Interbotix's `xs_sdk_sim`, which has no motors to read faults and torque from.
+            clock: counts seconds; never set back.
+        """
+        super().__init__(contract, self._command)
+        self.speed_limit_rad_s = float(contract.arm.velocity_rad_s.min())
+        # A profile a little longer than the period of the targets, so that one motion blends into the next.
+        self._profile_ms = {
+            "Profile_Velocity": round(1250 / contract.command_rate_hz),
+            "Profile_Acceleration": round(500 / contract.command_rate_hz),
+        }
+        self._link, self._say, self._clock, self._has_motors = link, say, clock, has_motors
+        self._guard = GripperGuard()
+        self._gap_m = self._sent_gap_m = float("nan")
+        self._motors: list[str] = []
+        self._trouble = "not set up yet"
+        self._is_set_up = False
+        self._routine: Routine | None = None
+        self._pending: Answer | None = None
+        self._asked, self._asked_s = "", 0.0
+        self._next_s = self._heard_s = float("-inf")
+        self._misses = 0
+
+    def trouble(self) -> str:
+        """Return why the arm must not be moved, or ""."""
+        return self._trouble
+
+    def cut_torque(self) -> None:
+        """Let all motors go; the arm is not moved again before somebody has switched them on."""
+        self._link.ask("torque_enable", {"cmd_type": "group", "name": "all", "enable": False})
+        self._fail("the torque was cut by request; `torque_enable` of the driver switches it on")
+
+    def receive(self, names: list[str], positions: list[float], stamp_s: float) -> str:
+        """Take the driver's joint states; the gap is twice the left finger's position.
+
+        Raises:
+            ActionError: as `TopicBackend.receive`, and when the joints jumped: two arms publish, or a bus reads wrong.
+        """
+        if len(names) == len(positions) and {GRIPPER, "left_finger"} <= set(names):
+            positions = list(positions)
+            self._gap_m = 2.0 * positions[names.index("left_finger")]
+            positions[names.index(GRIPPER)] = self._gap_m
+        self._check_jump(dict(zip(names, positions, strict=False)), stamp_s)
+        self._heard_s = self._clock()
+        return super().receive(names, positions, stamp_s)
+
+    def poll(self) -> None:
+        """Go on with what is asked of the driver; called before every tick."""
+        now_s = self._clock()
+        if self._is_set_up and now_s - self._heard_s > self.SILENT_S:
+            self._fail(f"the driver was silent for {self.SILENT_S:g} s")
+        elif self._pending is not None and self._pending.done():
+            self._advance(self._pending.result())
+        elif self._pending is not None and now_s - self._asked_s > self.ANSWER_S:
+            self._fail(f"the driver does not answer {self._asked} within {self.ANSWER_S:g} s")
+        elif self._pending is None and now_s >= self._next_s:
+            self._routine = self._look_at_motors() if self._is_set_up else self._set_up()
+            self._advance(None)
+
+    def _set_up(self) -> Routine:
+        """Make sure that this is the arm of the contract, in the mode that targets are streamed in."""
+        arm = yield self._info("group", "arm")
+        self._check_arm(arm)
+        everything = yield self._info("group", "all")
+        self._motors = list(everything.joint_names)
+        if not np.isfinite(self._gap_m):
+            raise ActionError("no joint states with fingers come from the driver")
+        yield from self._look_at_motors()
+        for register, value in self._profile_ms.items():
+            target = {"cmd_type": "group", "name": "arm", "reg": register}
+            yield Request("set_motor_registers", {**target, "value": value})
+            written = list((yield Request("get_motor_registers", target)).values)
+            if set(written) != {value}:
+                raise ActionError(f"{register} of the arm is {written}; {value} ms was written")
+        gripper = yield self._info("single", GRIPPER)
+        if (gripper.mode, gripper.profile_type) != ("linear_position", "time"):
+            duration_ms, acceleration_ms = self.GRIPPER_PROFILE_MS
+            yield Request("set_operating_modes", {
+                "cmd_type": "single", "name": GRIPPER, "mode": "linear_position", "profile_type": "time",
+                "profile_velocity": duration_ms, "profile_acceleration": acceleration_ms,
+            })  # fmt: skip
+        self._sent_gap_m = float("nan")
+
+    def _look_at_motors(self) -> Routine:
+        """Read what the motors say of themselves, and who else is there."""
+        if other := self._link.others():
+            raise ActionError(other)
+        if not self._has_motors:
+            return
+        torque = yield from self._read("Torque_Enable", "group", "all", self._motors)
+        if limp := [name for name, value in torque.items() if not value]:
+            raise ActionError(
+                f"no torque on {', '.join(limp)}; support the arm, then switch it on: the driver's `torque_enable`"
+            )
+        errors = yield from self._read("Hardware_Error_Status", "group", "all", self._motors)
+        for shadow in SHADOWS:
+            errors |= yield from self._read("Hardware_Error_Status", "single", shadow, [shadow])
+        if faults := [
+            f"{name}: {describe_error(value)}" for name, value in errors.items() if value
+        ]:
+            raise ActionError(
+                f"{', '.join(faults)}; support the arm, then reboot the motor: the driver's `reboot_motors`"
+            )
+
+    def _read(
+        self, register: str, cmd_type: str, name: str, motors: list[str]
+    ) -> Generator[Request, Any, dict[str, int]]:
+        fields = {"cmd_type": cmd_type, "name": name, "reg": register}
+        values = list((yield Request("get_motor_registers", fields)).values)
+        if len(values) != len(motors):
+            raise SilentBus(f"the driver cannot read {register} of its motors: power, cable?")
+        return dict(zip(motors, values, strict=True))
+
+    def _info(self, cmd_type: str, name: str) -> Request:
+        return Request("get_robot_info", {"cmd_type": cmd_type, "name": name})
+
+    def _check_arm(self, info: Any) -> None:
+        """Refuse another model, and a mode whose change would cut the torque."""
+        model = self._model
+        if tuple(info.joint_names) != model.joint_names:
+            raise ActionError(
+                f"the driver's arm has joints {list(info.joint_names)}, {model.name} {model.joint_names}"
+            )
+        limits = np.array([info.joint_lower_limits, info.joint_upper_limits])
+        off_rad = np.abs(limits - [model.lower_rad, model.upper_rad]).max()
+        if not off_rad < self.LIMITS_RAD:
+            raise ActionError(
+                f"the driver's joint limits are {off_rad:.2f} rad from {model.name}'s; is it another robot_model?"
+            )
+        if (info.mode, info.profile_type) != ("position", "time"):
+            raise ActionError(
+                f"the driver runs the arm in {info.mode!r} with profile {info.profile_type!r}; needed is 'position' "
+                "with 'time' (modes.yaml). It is not changed here: the driver cuts the torque to do it"
+            )
+
+    def _check_jump(self, by_name: dict[str, float], stamp_s: float) -> None:
+        newest, names = self.measured(), self._model.joint_names
+        if newest is None or not set(names) <= set(by_name):
+            return
+        jump_rad = np.abs(np.array([by_name[name] for name in names]) - newest.joints_rad).max()
+        allowed_rad = self.JUMP_RAD + 1.5 * self.speed_limit_rad_s * abs(stamp_s - newest.stamp_s)
+        if jump_rad > allowed_rad:
+            raise ActionError(
+                f"a joint jumped by {jump_rad:.2f} rad; does another arm publish too?"
+            )
+
+    def _command(self, _: list[str], positions: list[float]) -> None:
+        """Stream the arm; the gripper is sent only what is new, to leave the bus to the arm."""
+        self._link.command_arm(positions[:6])
+        gap_m = self._guard.gap_m(positions[6], self._gap_m, self._clock())
+        if not abs(gap_m - self._sent_gap_m) < 1e-4:  # also NaN
+            self._link.command_gripper(gap_m)
+            self._sent_gap_m = gap_m
+
+    def _advance(self, answer: Any) -> None:
+        assert self._routine is not None
+        try:
+            request = self._routine.send(answer)
+            self._pending = self._link.ask(request.service, request.fields)
+        except StopIteration:
+            self._finish()
+        except SilentBus as error:
+            self._misses += 1
+            if self._is_set_up and self._misses == 1:
+                self._pending, self._next_s = None, self._clock()
+            else:
+                self._fail(str(error))
+        except ActionError as error:
+            self._fail(str(error))
+        else:
+            self._asked, self._asked_s = request.service, self._clock()
+
+    def _finish(self) -> None:
+        if not self._is_set_up:
+            self._say(
+                "info", f"the driver is set up: {len(self._motors)} motors, {self._profile_ms} [ms]"
+            )
+        self._is_set_up, self._trouble, self._misses = True, "", 0
+        self._pending, self._next_s = None, self._clock() + self.POLL_S
+
+    def _fail(self, text: str) -> None:
+        if text != self._trouble:
+            self._say("warn", f"driver: {text}")
+        self._is_set_up, self._trouble = False, text
+        self._pending, self._next_s = None, self._clock() + self.RETRY_S
+
+
+def describe_error(status: int) -> str:
+    """Return what the bits of `Hardware_Error_Status` mean, in words."""
+    words = [word for bit, word in _ERROR_BITS.items() if status >> bit & 1]
+    return " and ".join(words) or f"error status {status}"

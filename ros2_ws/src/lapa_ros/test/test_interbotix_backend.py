@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interbotix backend against fake motors: set-up, streaming, gripper, faults, and how fast each is noticed."""
+
+import numpy as np
+import pytest
+from fake_rig import Rig
+from lapa_ros.arm_logic import Mode
+from lapa_ros.interbotix_backend import describe_error
+
+from lapa_core.errors import ActionError
+from lapa_core.robot.contract import load_contract
+from lapa_core.robot.kinematics import forward_kinematics
+
+
+@pytest.fixture(params=["wx250s", "vx300s"])
+def any_contract(request):
+    return load_contract(request.param)
+
+
+@pytest.fixture
+def rig(clock):
+    return Rig(load_contract("wx250s"), clock)
+
+
+def test_the_set_up_writes_the_profile_once_and_never_cuts_the_arms_torque(any_contract, clock):
+    rig = Rig(any_contract, clock)
+    assert rig.logic.mode is Mode.HOLDING
+    assert rig.arm.read(["waist"], "Profile_Velocity") == [25], "1.25 periods of 50 Hz"
+    assert rig.arm.mode["gripper"] == "linear_position"
+    asked = len([name for name, _ in rig.link.asked if name.startswith("set_")])
+    rig.steps(10)
+    assert len([name for name, _ in rig.link.asked if name.startswith("set_")]) == asked
+    assert rig.arm.torque_cuts == 0
+
+
+def test_commands_move_the_motors_where_they_say(any_contract, clock):
+    rig = Rig(any_contract, clock)
+    before_m = forward_kinematics(any_contract.arm, rig.joints_rad())[:3, 3]
+    assert all(rig.steps(5))
+    moved_m = forward_kinematics(any_contract.arm, rig.joints_rad())[:3, 3] - before_m
+    np.testing.assert_allclose(moved_m, [0.05, 0.0, 0.0], atol=2e-3)
+    assert all(motor.refusals == 0 for motor in rig.arm.motors.values())
+
+
+def test_targets_are_streamed_at_the_command_rate_and_none_is_faster_than_a_joint(rig):
+    rig.link.group.clear()
+    rig.steps(5, x=0.05)
+    assert len(rig.link.group) == 50
+    steps_rad = np.abs(np.diff(rig.link.group, axis=0))
+    assert steps_rad.max() <= np.pi / rig.contract.command_rate_hz + 1e-9
+
+
+def test_nothing_is_sent_before_the_set_up_is_complete(clock):
+    rig = Rig(load_contract("wx250s"), clock, settle_s=0.0)
+    rig.link.there = False
+    rig.run(5.0)
+    assert (rig.logic.mode, rig.link.group, rig.link.gripper) == (Mode.WAITING, [], [])
+    assert "is not there" in rig.logic.reason
+    assert not rig.command()
+    rig.link.there = True
+    rig.run(2.0)
+    assert rig.logic.mode is Mode.HOLDING
+
+
+def another_model(rig):
+    rig.link._model = load_contract("vx300s").arm
+
+
+def pwm_arm(rig):
+    rig.arm.mode["waist"] = "pwm"
+
+
+def limp(rig):
+    rig.arm.inject("limp")
+
+
+def overloaded(rig):
+    rig.arm.inject("overload elbow")
+
+
+def two_publishers(rig):
+    rig.link.other = "2 nodes command the arm (/commands/joint_group); only one may"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (another_model, "is it another robot_model"),
+        (pwm_arm, "the driver cuts the torque to do it"),
+        (limp, "no torque on waist, shoulder"),
+        (overloaded, "elbow"),
+        (two_publishers, "only one may"),
+    ],
+)
+def test_an_arm_that_is_not_as_it_must_be_is_not_moved(clock, fault, words):
+    rig = Rig(load_contract("wx250s"), clock, settle_s=0.0)
+    fault(rig)
+    rig.run(3.0)
+    assert rig.logic.mode is Mode.WAITING
+    assert words in rig.logic.reason
+    assert rig.link.group == []
+    assert rig.arm.torque_cuts == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "limit_s"),
+    [
+        ("overload elbow", "elbow", 1.3),
+        ("limp", "no torque on", 1.3),
+        ("dead_bus", "cannot read", 1.6),
+    ],
+)
+def test_a_fault_of_the_motors_stops_the_arm_and_is_latched(rig, fault, words, limit_s):
+    rig.steps(3)
+    rig.arm.inject(fault)
+
+    def stopped():
+        return rig.logic.mode is Mode.STOPPED
+
+    took_s = 0.0
+    while took_s < 5.0 and not stopped():
+        rig.command()
+        took_s += rig.run(0.2, until=stopped)
+    assert took_s <= limit_s
+    assert words in rig.logic.reason
+    with pytest.raises(ActionError, match="stays stopped"):
+        rig.logic.clear()
+    rig.run(1.0)
+    rig.arm.inject("mend")
+    where_rad = rig.joints_rad()
+    rig.link.group.clear()
+    rig.run(3.0)
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=5e-3)
+    assert rig.logic.mode is Mode.STOPPED
+    rig.logic.clear()
+    assert rig.command() or "~/ready" in rig.logic.last_refusal
+
+
+def test_one_reading_that_fails_is_no_fault_and_two_are(rig):
+    rig.run(1.1)  # until after a look at the motors
+    rig.arm.dead_bus = True
+    rig.run(5.0, until=lambda: rig.backend._misses)
+    rig.arm.dead_bus = False
+    rig.run(3.0)
+    assert rig.logic.mode is Mode.HOLDING
+
+
+def test_a_stuck_joint_makes_the_arm_hold_where_it_is(rig):
+    rig.steps(3)
+    rig.arm.inject("stuck elbow")
+    took_s = 0.0
+    while took_s < 5.0 and "do not follow" not in rig.logic.reason:
+        rig.command(x=0.03)
+        took_s += rig.run(0.2, until=lambda: "do not follow" in rig.logic.reason)
+    assert took_s < 1.6
+    rig.run(0.3)
+    assert np.abs(np.array(rig.link.group[-1]) - rig.joints_rad()).max() < 0.01
+
+
+def test_a_driver_that_goes_silent_is_held_for_set_up_anew_and_latched(rig):
+    rig.steps(3)
+    rig.command()
+    rig.arm.inject("silent")
+    took_s = rig.run(1.0, until=lambda: rig.logic.mode is Mode.WAITING)
+    assert took_s <= rig.contract.max_joint_state_age_s + 0.03
+    rig.run(1.0)
+    assert rig.logic.mode is Mode.STOPPED
+    assert "silent" in rig.logic.reason
+    rig.link.group.clear()
+    rig.arm.write(["waist"], "Profile_Velocity", 2000)  # a driver that was restarted has its own
+    rig.arm.inject("mend")
+    rig.run(3.0)
+    assert rig.arm.read(["waist"], "Profile_Velocity") == [25]
+    rig.logic.clear()
+    assert rig.command()
+
+
+def test_a_driver_that_does_not_answer_stops_the_arm(rig):
+    rig.link.hangs = True
+    took_s = rig.run(10.0, until=lambda: rig.logic.mode is Mode.STOPPED)
+    assert took_s <= rig.backend.POLL_S + rig.backend.ANSWER_S + 0.1
+    assert "does not answer" in rig.logic.reason
+
+
+def test_joint_states_that_jump_are_refused(rig):
+    names, positions = rig.arm.joint_states()
+    positions[2] += 0.5
+    with pytest.raises(ActionError, match="jumped"):
+        rig.backend.receive(names, positions, rig.clock() + 0.01)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_object_in_the_fingers_does_not_overload_the_gripper(rig, guarded, monkeypatch):
+    if not guarded:
+        monkeypatch.setattr(rig.backend._guard, "gap_m", lambda wanted_m, *_: wanted_m)
+    rig.arm.inject("object 0.05")
+    rig.gripper = 0.0
+    rig.steps(20, x=0.0)
+    status = rig.arm.read(["gripper"], "Hardware_Error_Status")[0]
+    if not guarded:
+        assert describe_error(status) == "overload", "the fake does overload"
+        return
+    assert status == 0
+    assert rig.arm.fingers.position == pytest.approx(0.05)
+    assert 0.045 < rig.link.gripper[-1] < 0.05
+    rig.gripper = 1.0
+    rig.steps(3, x=0.0)
+    assert rig.arm.fingers.position == pytest.approx(0.074, abs=1e-3)
+
+
+def test_the_gripper_is_sent_only_what_is_new(rig):
+    rig.link.gripper.clear()
+    rig.steps(10, x=0.0)
+    assert len(rig.link.gripper) <= 1
+
+
+def test_the_torque_of_a_parked_arm_is_cut_on_the_second_request_and_its_return_is_waited_for(rig):
+    rig.logic.park(rig.clock())
+    rig.run(6.0)
+    assert rig.logic.mode is Mode.PARKED
+    rig.logic.release(rig.clock())
+    rig.run(0.5)
+    assert rig.arm.torque_cuts == 0
+    rig.logic.release(rig.clock())
+    assert rig.arm.torque_cuts == 1
+    rig.link.group.clear()
+    rig.run(3.0)
+    assert rig.link.group == []
+    with pytest.raises(ActionError):
+        rig.logic.move_to_ready(rig.clock())
+    rig.arm.set_torque(rig.arm.names("group", "all"), True)
+    rig.run(3.0)
+    rig.logic.clear()
+    rig.logic.move_to_ready(rig.clock())
+    rig.run(6.0)
+    assert rig.logic.mode is Mode.HOLDING
+    np.testing.assert_allclose(rig.joints_rad(), rig.contract.ready_joints_rad, atol=5e-3)
+
+
+def test_the_error_bits_have_names():
+    assert describe_error(0b100100) == "overheating and overload"
+    assert describe_error(0b10) == "error status 2"
