@@ -82,7 +82,7 @@ class RosDriverLink:
         ):
             name = self._node.resolve_topic_name(topic)
             if (count := self._node.count_publishers(name)) > 1:
-                return f"{count} nodes {what} ({name}); only one may"
+                return f"{count} nodes {what} ({name}); only one may (one that was killed counts for 20 s)"
         return ""
 
     def command_arm(self, joints_rad: list[float]) -> None:

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm node with the interbotix backend against the fake driver's process, over DDS."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from lapa_ros import qos
+from lapa_ros.arm_node import ArmNode
+from lapa_ros.deltas import to_message
+from lapa_ros.interbotix_link import load_interfaces
+from lapa_ros.remote import GraphError, call
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from lapa_core.actions.delta import EndEffectorDelta
+from lapa_core.errors import SetupError
+from lapa_core.robot.contract import load_contract
+
+FIELDS = {
+    ("msg", "JointGroupCommand"): {"name": "string", "cmd": "sequence<float>"},
+    ("msg", "JointSingleCommand"): {"name": "string", "cmd": "float"},
+    ("srv", "TorqueEnable"): {"cmd_type": "string", "name": "string", "enable": "boolean"},
+    ("srv", "OperatingModes"): {
+        "cmd_type": "string", "name": "string", "mode": "string", "profile_type": "string",
+        "profile_velocity": "int32", "profile_acceleration": "int32",
+    },
+    ("srv", "RegisterValues"): {"cmd_type": "string", "name": "string", "reg": "string", "value": "int32"},
+    ("srv", "RobotInfo"): {"cmd_type": "string", "name": "string"},
+}  # fmt: skip
+"""Of interbotix_xs_msgs, humble and jazzy."""
+
+
+@pytest.mark.parametrize("package", ["lapa_xs_msgs", "interbotix_xs_msgs"])
+def test_the_interfaces_have_the_drivers_fields(package):
+    try:
+        modules = dict(zip(("msg", "srv"), load_interfaces(package), strict=True))
+    except SetupError as error:
+        pytest.skip(str(error))
+    for (kind, name), fields in FIELDS.items():
+        interface = getattr(modules[kind], name)
+        message = interface if kind == "msg" else interface.Request
+        assert message.get_fields_and_field_types() == fields
+    answer = modules["srv"].RobotInfo.Response.get_fields_and_field_types()
+    assert list(answer) == [
+        "mode", "profile_type", "joint_names", "joint_ids", "joint_lower_limits", "joint_upper_limits",
+        "joint_velocity_limits", "joint_sleep_positions", "joint_state_indices", "num_joints", "name",
+    ]  # fmt: skip
+
+
+@contextmanager
+def driver(**params):
+    """The fake driver in a process of its own."""
+    given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lapa_ros.fake_driver.node", "--ros-args", *given]
+    )
+    try:
+        yield process
+    finally:  # so that it takes leave: a participant that is killed is counted for 20 s more
+        process.send_signal(signal.SIGINT)
+        process.wait(10.0)
+
+
+class Person:
+    """Watches the arm and the driver, commands, calls services, breaks things."""
+
+    def __init__(self, spinner):
+        self._spinner = spinner
+        self.contract = load_contract("wx250s")
+        self.node = spinner.add(Node("person"))
+        self.states, self.joints = [], []
+        self.node.create_subscription(ArmState, "arm_state", self.states.append, qos.STATE)
+        self.node.create_subscription(
+            JointState, "joint_states", self.joints.append, qos.JOINT_STATES
+        )
+        self._delta = self.node.create_publisher(DeltaMsg, "delta", qos.DELTA)
+        self._fault = self.node.create_publisher(String, "fake_fault", qos.EVENTS)
+        self._sequence = 0
+
+    def now_s(self):
+        return self.node.get_clock().now().nanoseconds * 1e-9
+
+    def send(self, x=0.01, source="policy"):
+        self._sequence += 1
+        delta = EndEffectorDelta.from_array((x, 0, 0, 0, 0, 0, 1.0))
+        self._delta.publish(to_message(
+            delta, source=source, sequence=self._sequence, stamp_s=self.now_s(), observation_s=None,
+            contract_hash=self.contract.hash,
+        ))  # fmt: skip
+
+    def stream(self, condition, what, limit_s=10.0, x=0.01):
+        """Command at the contract's rate, back and forth, until a condition; return how long that took [s]."""
+        begun_s, next_s, sign = time.monotonic(), 0.0, 1
+        while not condition():
+            now_s = time.monotonic()
+            assert now_s - begun_s < limit_s, f"waited {limit_s} s for {what}"
+            if now_s >= next_s:
+                self.send(sign * x)
+                next_s, sign = now_s + 0.2, -sign
+            time.sleep(0.005)
+        return time.monotonic() - begun_s
+
+    def inject(self, fault):
+        self._spinner.wait(self._fault.get_subscription_count, "the driver")
+        self._fault.publish(String(data=fault))
+
+    def call(self, name):
+        client = self.node.create_client(Trigger, f"arm/{name}")
+        assert client.wait_for_service(10.0)
+        return call(client, Trigger.Request())
+
+    def mode(self):
+        return self.states[-1].mode if self.states else None
+
+    def wait_mode(self, mode, limit_s=15.0):
+        self._spinner.wait(lambda: self.mode() == mode, f"mode {mode}", limit_s)
+
+
+@pytest.fixture
+def arm(spinner):
+    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s", "max_command_age_s": 0.5,
+                 "move_speed_rad_s": 3.0}  # fmt: skip
+    node = ArmNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
+    )
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    node.trigger_activate()
+    return spinner.add(node)
+
+
+@pytest.fixture
+def person(arm, spinner):
+    return Person(spinner)
+
+
+def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
+    with driver():
+        person.wait_mode(ArmState.MODE_HOLDING)
+        assert person.states[-1].measured_joints == pytest.approx(
+            person.contract.arm.sleep_rad, abs=1e-3
+        )
+        person.send()
+        person._spinner.wait(
+            lambda: "call ~/ready first" in person.states[-1].last_refusal, "a refusal"
+        )
+        person.call("ready")
+        person.wait_mode(ArmState.MODE_READYING)
+        person.wait_mode(ArmState.MODE_HOLDING)
+        before_m = person.states[-1].measured_pose.position.x
+        for _ in range(5):
+            person.send()
+            time.sleep(0.2)
+        person._spinner.wait(
+            lambda: abs(person.states[-1].measured_pose.position.x - before_m - 0.05) < 3e-3,
+            "five steps",
+        )
+        with pytest.raises(GraphError, match="call ~/park first"):
+            person.call("release")
+        person.call("park")
+        person.wait_mode(ArmState.MODE_PARKED)
+        person.call("release")
+        assert person.mode() == ArmState.MODE_PARKED
+        person.call("release")
+        person._spinner.wait(lambda: person.mode() not in (None, ArmState.MODE_PARKED), "limp")
+
+
+def test_a_driver_that_is_started_again_is_not_moved_until_a_person_clears(person):
+    with driver(start="ready") as first:
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+        first.send_signal(signal.SIGINT)
+        person.stream(lambda: person.mode() != ArmState.MODE_TRACKING, "a hold")
+        person.wait_mode(ArmState.MODE_STOPPED)
+    person.joints.clear()
+    with driver(start="ready"):
+        person._spinner.wait(lambda: len(person.joints) > 100, "joint states")
+        where_rad = np.array(person.joints[-1].position[:6])
+        person.stream(lambda: len(person.joints) > 300, "two seconds")
+        assert person.mode() == ArmState.MODE_STOPPED
+        np.testing.assert_allclose(person.joints[-1].position[:6], where_rad, atol=1e-6)
+        person._spinner.wait(lambda: _try(person.call, "clear"), "the set-up", 10.0)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+
+
+def _try(act, *arguments):
+    try:
+        return act(*arguments)
+    except GraphError:
+        time.sleep(0.3)
+        return None
+
+
+@pytest.mark.parametrize(("fault", "limit_s"), [("overload elbow", 1.6), ("dead_bus", 1.9)])
+def test_a_motor_fault_stops_the_arm(person, fault, limit_s):
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+        person.inject(fault)
+        took_s = person.stream(lambda: person.mode() == ArmState.MODE_STOPPED, "a latched stop")
+        print(f"{fault}: {took_s:.2f} s")
+        assert took_s < limit_s
+
+
+def test_somebody_else_who_commands_the_arm_stops_it(person):
+    messages, _ = load_interfaces("lapa_xs_msgs")
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.node.create_publisher(
+            messages.JointGroupCommand, "commands/joint_group", qos.JOINT_COMMANDS
+        )
+        person.wait_mode(ArmState.MODE_STOPPED, 5.0)
+        assert "2 nodes command the arm" in person.states[-1].reason
+
+
+def test_without_the_drivers_messages_the_backend_says_what_to_install(ros_domain, capfd):
+    with contextlib.suppress(SetupError):
+        load_interfaces("interbotix_xs_msgs")
+        pytest.skip("interbotix_xs_msgs is installed")
+    node = ArmNode(parameter_overrides=[Parameter("backend", value="interbotix")])
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert "interbotix_ros_core" in capfd.readouterr().err
+    node.destroy_node()
+
+
+def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
+    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "use_sim_time": True}
+    node = ArmNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
+    )
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert "real clock" in capfd.readouterr().err
+    node.destroy_node()
