@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,30 +16,10 @@ from lapa_core.laq.action_head import load_action_head
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.train import train
 from tests.laq.together import BASE, CASES, run_case
+from tests.torchrun import REPOSITORY, TOLERANCE, metrics, torchrun
 from tests.toy import toy_store
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-TOLERANCE = 1e-5
-"""Relative; sums over a batch and over two halves of it round differently, and more so with each step."""
-
 pytestmark = pytest.mark.slow
-
-
-def torchrun(processes: int, *arguments: str | Path, cwd: Path) -> str:
-    """Run a program in several processes and return what they print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def metrics(run_dir: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "time"} for row in rows if "loss" in row]
 
 
 @pytest.fixture(scope="module")
