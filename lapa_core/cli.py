@@ -171,6 +171,11 @@ VERBS = (
         "frame pairs per CPU second against the map-style loader and the decode limit",
     ),
     Verb(
+        "bench recorder",
+        "lapa_ros.bench_recorder:BenchRecorderConfig",
+        "what recording costs, and what a killed recorder loses, over real DDS",
+    ),
+    Verb(
         "bench vla",
         "lapa_core.bench.vla:BenchVlaConfig",
         "frame to action: p50 and p99 against plain `generate` and the floor of the hardware",
