@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lapa_core.errors import CheckpointError, ContractError, DataError
+from lapa_core.vla.checkpoint import POLICY, load_vla, save_vla
 from lapa_core.vla.decode.choose import Sample, greedy
 from lapa_core.vla.lwm.config import LWM_DEBUG, LwmConfig, VqganConfig
 from lapa_core.vla.lwm.model import LwmVla
@@ -242,3 +243,32 @@ def test_sizes_that_do_not_fit_are_refused(change, named):
         LwmConfig(**change)
     with pytest.raises(ContractError, match="channels"):
         VqganConfig(channels=(100,))
+
+
+def test_the_training_loops_autocast_is_obeyed_over_float32_weights():
+    model, codes = toy_lwm(dtype="float32"), torch.zeros(3, 4, dtype=torch.int64)
+    inputs = toy_inputs(model)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            around = model.latent_logits(inputs, codes)
+        inside = toy_lwm(dtype="bfloat16").latent_logits(inputs, codes)
+    torch.testing.assert_close(around, inside)
+
+
+def test_a_model_rebuilds_itself_from_its_checkpoint(tmp_path):
+    """Tokenizers and both heads travel; the VQGAN stays float32 beside bfloat16 weights."""
+    model = toy_lwm()
+    inputs = toy_inputs(model)
+    facts = {"bins": model.need_bins().to_dict()}
+    save_vla(tmp_path / "checkpoint", POLICY, model, **facts)
+    loaded = load_vla(tmp_path / "checkpoint", POLICY).model
+    assert loaded.config == model.config
+    assert isinstance(loaded.config, LwmConfig)
+    again = toy_inputs(loaded)
+    for name, tensor in inputs.items():
+        assert torch.equal(again[name], tensor)
+    for head in ("latent", "action"):
+        assert torch.equal(loaded.decode(again, head, greedy), model.decode(inputs, head, greedy))
+    narrow = load_vla(tmp_path / "checkpoint", POLICY, dtype=torch.bfloat16).model
+    assert narrow.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    assert torch.equal(toy_inputs(narrow)["vision"], inputs["vision"])

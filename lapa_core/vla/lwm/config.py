@@ -72,7 +72,7 @@ class LwmConfig:
     residual_fp32: bool = True
     """Keep the residual stream in float32 between bfloat16 layers, as the release does over the prompt."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """In which the released weights are stored and policies compute."""
+    """In which the layers compute over float32 weights, as in training; others compute in their own type."""
     max_text: int = 128
     """Longest prompt up to and with `<vision>` [tokens]; shorter ones are padded on the left."""
     image_px: int = 256

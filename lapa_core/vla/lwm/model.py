@@ -149,16 +149,20 @@ class LwmVla(VlaModel):
 
     @property
     def compute(self) -> torch.dtype:
-        """The type that linear layers compute in: the weights', or for float32 weights the configuration's."""
-        weight = self.norm.weight.dtype
-        return getattr(torch, self.config.dtype) if weight == torch.float32 else weight
+        """The type that linear layers compute in: the weights'; over float32 ones autocast's or the configuration's."""
+        weight, device = self.norm.weight.dtype, self.device.type
+        if weight != torch.float32:
+            return weight
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        own: torch.dtype = getattr(torch, self.config.dtype)
+        return own
 
     def _computing(self) -> AbstractContextManager[object]:
         dtype = self.compute
         if dtype == self.norm.weight.dtype:
-            return (
-                nullcontext()
-            )  # float32 adapters beside weights of this type obey the training's autocast
+            # float32 adapters beside weights of this type obey the training's autocast
+            return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)
 
     def backbone(
