@@ -171,6 +171,11 @@ VERBS = (
         "frame pairs per CPU second against the map-style loader and the decode limit",
     ),
     Verb(
+        "bench arm",
+        "lapa_ros.bench_arm:BenchArmConfig",
+        "from a delta to the joint command that carries it, through the arm node",
+    ),
+    Verb(
         "bench recorder",
         "lapa_ros.bench_recorder:BenchRecorderConfig",
         "what recording costs, and what a killed recorder loses, over real DDS",
