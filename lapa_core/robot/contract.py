@@ -197,7 +197,7 @@ def load_contract(name_or_path: str | Path) -> RobotContract:
             f"robot contract {str(name_or_path)!r} does not exist; allowed are {known} or a .yaml path"
         )
     try:
-        data = yaml.load(path.read_text(), Loader=_StrictLoader)
+        data = yaml.load(path.read_text(), Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ContractError(f"{path}: not valid YAML: {error}") from error
     data = _check_keys(data, RobotContract, str(path))
@@ -218,7 +218,7 @@ def load_contract(name_or_path: str | Path) -> RobotContract:
         raise ContractError(f"{path}: {error}") from error
 
 
-class _StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys, which YAML itself would let the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

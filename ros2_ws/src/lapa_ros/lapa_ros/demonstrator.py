@@ -37,7 +37,7 @@ def seen_world(state: TaskState) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionPlan:
+class DemonstrationPlan:
     """What to demonstrate."""
 
     episodes: int
@@ -66,7 +66,7 @@ class Demonstrator:
     """Recording runs for so long before the first command, so that it has an arm state from before it [s]."""
 
     def __init__(
-        self, plan: SessionPlan, scene: SceneControl, states: Mailbox[TaskState], publish: Publish,
+        self, plan: DemonstrationPlan, scene: SceneControl, states: Mailbox[TaskState], publish: Publish,
         clock: Callable[[], float], log: Callable[[str], None],
     ):  # fmt: skip
         self._plan, self._scene, self._states = plan, scene, states
@@ -98,7 +98,7 @@ class Demonstrator:
             facts = json.dumps({"seed": seed, "family": start.family, "domain": start.domain})
             self._scene.start_recording(start.instruction, "scripted", facts)
         try:
-            steps = self._act(start.episode, stop)
+            steps = self.act(start.episode, stop)
         except GraphError:
             if self._plan.record:
                 self._scene.stop_recording(False, "interrupted")
@@ -111,7 +111,7 @@ class Demonstrator:
         self.num_failed += steps is None
         return f"{start.instruction!r} {outcome} after {self._plan.max_steps if steps is None else steps} steps"
 
-    def _act(self, episode: int, stop: threading.Event) -> int | None:
+    def act(self, episode: int, stop: threading.Event) -> int | None:
         """Command until the task is done; return the number of commands, or None where they ran out."""
         self._states.restart(not_before_s=self._clock() + self.LEAD_S)
         for step in range(self._plan.max_steps + 1):

@@ -16,11 +16,12 @@ from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import to_message
-from lapa_ros.demonstrator import Demonstrator, SessionPlan
+from lapa_ros.demonstrator import DemonstrationPlan, Demonstrator
 from lapa_ros.diagnostics import OK, Health
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.mailbox import Mailbox
 from lapa_ros.scene import SceneControl
+from lapa_ros.session_demonstrator import SessionClient, SessionDemonstrator
 
 
 class OperatorNode(ManagedNode):
@@ -41,18 +42,15 @@ class OperatorNode(ManagedNode):
             TaskState, "task_state", self._on_task, qos.STATE
         )
         params = self.params
-        plan = SessionPlan(
+        plan = DemonstrationPlan(
             episodes=params.episodes, seed=params.seed, max_steps=params.max_steps,
             record=params.record, keep_failures=params.keep_failures,
         )  # fmt: skip
-        self._demonstrator = Demonstrator(
-            plan,
-            SceneControl(self),
-            self._states,
-            self._publish,
-            self.now_s,
-            self.get_logger().info,
-        )
+        scene, log = SceneControl(self), self.get_logger().info
+        demonstrator = Demonstrator(plan, scene, self._states, self._publish, self.now_s, log)
+        self._demonstrator: Demonstrator | SessionDemonstrator = demonstrator
+        if params.session:
+            self._demonstrator = SessionDemonstrator(SessionClient(self), scene, demonstrator, log)
 
     def start(self) -> None:
         """Begin the session in its thread."""
@@ -76,7 +74,8 @@ class OperatorNode(ManagedNode):
         """Progress."""
         done = self._demonstrator.num_done
         values = {"episodes": done, "failed": self._demonstrator.num_failed}
-        return Health(OK, f"{done} of {self.params.episodes} episodes", values)
+        wanted = "the session's" if self.params.session else self.params.episodes
+        return Health(OK, f"{done} of {wanted} episodes", values)
 
     def _on_task(self, state: TaskState) -> None:
         if anew := self._states.put(to_seconds(state.header.stamp), state):

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from lapa_msgs.msg import RecorderState
 from lapa_msgs.srv import StartEpisode, StopEpisode
-from rclpy.task import Future
 
 from lapa_core.data.mcap_episode import recover
 from lapa_core.errors import ContractError, DataError
@@ -22,6 +20,7 @@ from lapa_ros.diagnostics import ERROR, OK, WARN, Health
 from lapa_ros.episode_file import Stream
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.recording import RecordingSession
+from lapa_ros.remote import in_thread
 from lapa_ros.schema import message_class, schema_text
 
 
@@ -160,7 +159,7 @@ class RecorderNode(ManagedNode):
             finish = self._session.stop(request.save, request.outcome, self.now_s())
             self._closing = True
             self._publish_state()
-            path = await self._in_thread(finish)
+            path = await in_thread(self, finish)
             response.ok, response.path = True, str(path.resolve()) if path else ""
         except (DataError, OSError) as error:
             self._session.message = response.message = str(error)
@@ -168,18 +167,6 @@ class RecorderNode(ManagedNode):
         self._closing = False
         self._publish_state()
         return response
-
-    def _in_thread(self, work: Callable[[], Path | None]) -> Future:
-        future = Future(executor=self.executor)
-
-        def do() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:  # handed to whoever awaits
-                future.set_exception(error)
-
-        threading.Thread(target=do, name="episode-finish", daemon=True).start()
-        return future
 
     def _publish_state(self) -> None:
         session = self._session

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.client import Client
+from rclpy.node import Node
 from rclpy.task import Future
 
 from lapa_core.errors import LapaError
@@ -34,6 +35,20 @@ def wait_future(future: Future, what: str, timeout_s: float) -> Any:
     if future.exception() is not None:
         raise GraphError(f"{what} failed: {future.exception()}")
     return future.result()
+
+
+def in_thread(node: Node, work: Callable[[], Any]) -> Future:
+    """Do what waits in a thread of its own; return a future that a coroutine callback of `node` awaits."""
+    future = Future(executor=node.executor)
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # handed to whoever awaits
+            future.set_exception(error)
+
+    threading.Thread(target=do, name="work", daemon=True).start()
+    return future
 
 
 def call(client: Client, request: Any, timeout_s: float = 5.0) -> Any:

@@ -31,7 +31,8 @@ from lapa_ros.teleop_leader import LeaderMotion
 from lapa_ros.teleop_logic import SWITCH_OPEN, ArmSeen, Motion, RateMotion, Speeds, Teleop
 from lapa_ros.troubles import Troubles
 
-SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hold": "arm/hold"}
+SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hold": "arm/hold",
+            **{verb: f"session/{verb}" for verb in ("record", "save", "discard", "redo", "undo")}}  # fmt: skip
 """Button -> the service that it calls."""
 
 

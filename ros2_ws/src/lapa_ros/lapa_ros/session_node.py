@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`session`: leads an operator through a session file, episode by episode, with the recorder at hand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from lapa_msgs.msg import RecorderState, SessionState
+from lapa_msgs.srv import StartEpisode, StopEpisode
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_srvs.srv import Trigger
+
+from lapa_core.data.recorded_rows import RowLimits
+from lapa_core.errors import ContractError, DataError
+from lapa_core.robot.contract import load_contract
+from lapa_ros import qos
+from lapa_ros.clock import to_seconds, to_stamp
+from lapa_ros.diagnostics import OK, Health
+from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.remote import GraphError, call, in_thread
+from lapa_ros.session_logic import SUCCESS, SessionProgress, why_not_whole
+from lapa_ros.session_plan import Slot, load_session
+
+SETUP, RECORDING, BUSY, DONE = (
+    SessionState.PHASE_SETUP,
+    SessionState.PHASE_RECORDING,
+    SessionState.PHASE_BUSY,
+    SessionState.PHASE_DONE,
+)
+
+
+class SessionNode(ManagedNode):
+    """Serves ~/record, ~/save, ~/discard, ~/redo and ~/undo; calls the recorder; publishes session_state."""
+
+    def __init__(self, **kwargs: object):
+        super().__init__("session", **kwargs)
+        self._entities: list[tuple[Callable[..., object], object]] = []
+
+    def setup(self) -> None:
+        """Read the session file, look how far the folder is, and make services, clients and the topic."""
+        params = self.params
+        self._contract = load_contract(params.contract)
+        plan = load_session(params.session)
+        self._operator = params.operator_name or plan.operator
+        if not self._operator.strip():
+            raise ContractError(
+                "nobody is named as operator: set `operator` in the session file, or operator_name"
+            )
+        self._limits = RowLimits(
+            max_staleness_s=params.max_staleness_s, max_gap_s=params.max_gap_s,
+            max_rate_deviation=params.max_rate_deviation,
+            max_dropped_fraction=params.max_dropped_fraction, min_rows=params.min_rows,
+            max_still_share=params.max_still_share, max_saturated_share=params.max_saturated_share,
+        )  # fmt: skip
+        folder = Path(params.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._progress = SessionProgress(plan, folder)
+        for sentence in self._progress.unreadable:
+            self.get_logger().warning(f"not counted: {sentence}")
+        self._slot = self._progress.next_slot()
+        self._open_id, self._opened_s = "", 0.0
+        self._phase = self._phase_at_rest()
+        self._message = ""
+        self._begun_s, self._before = time.monotonic(), self._progress.num_kept
+        self._recorder_start = self.create_client(StartEpisode, "recorder/start")
+        self._recorder_stop = self.create_client(StopEpisode, "recorder/stop")
+        self._entities += [
+            (self.destroy_client, self._recorder_start),
+            (self.destroy_client, self._recorder_stop),
+        ]
+        subscription = self.create_subscription(
+            RecorderState, "recorder_state", self._on_recorder, qos.STATE
+        )
+        self._entities.append((self.destroy_subscription, subscription))
+        self._publisher = self.create_lifecycle_publisher(SessionState, "session_state", qos.STATE)
+        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
+        verbs: dict[str, tuple[int, Callable[[], str]]] = {
+            "record": (SETUP, self._record),
+            "save": (RECORDING, self._save),
+            "discard": (RECORDING, self._discard),
+            "redo": (RECORDING, self._redo),
+            "undo": (SETUP, self._undo),
+        }
+        alone = (
+            MutuallyExclusiveCallbackGroup()
+        )  # a verb awaits answers that arrive in the other group
+        for name, (phase, act) in verbs.items():
+            service = self.create_service(
+                Trigger, f"~/{name}", partial(self._serve, name, phase, act), callback_group=alone
+            )
+            self._entities.append((self.destroy_service, service))
+
+    def start(self) -> None:
+        """Say what comes first."""
+        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
+        self._tell("")
+
+    def stop(self) -> None:
+        """Fall silent; an open episode is the recorder's to end."""
+        self.destroy_timer(self._timer)
+
+    def may_shut_down(self) -> bool:
+        """Return whether no episode is being closed and judged."""
+        return self._phase != BUSY
+
+    def teardown(self) -> None:
+        """Give everything back."""
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+
+    def health(self) -> Health:
+        """Progress."""
+        kept, wanted = self._progress.num_kept, self._progress.plan.num_wanted
+        return Health(OK, f"{kept} of {wanted} episodes", {"rate [1/h]": self._rate_per_h()})
+
+    async def _serve(
+        self, name: str, phase: int, act: Callable[[], str], _: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:  # fmt: skip
+        """Do one verb in a thread: it waits for the recorder, the disk and the judge."""
+        undo_at_the_end = name == "undo" and self._phase == DONE
+        if not self.active or (self._phase != phase and not undo_at_the_end):
+            response.message = f"{name} is not possible now: {self._sentence()}"
+            self.get_logger().warning(response.message)
+            return response
+        self._phase = BUSY
+        self._publish_state()
+        try:
+            said = await in_thread(self, act)
+            response.success = True
+        except (GraphError, DataError, OSError) as error:
+            said = str(error)
+        self._phase = self._phase_at_rest()
+        response.message = self._tell(said)
+        return response
+
+    def _phase_at_rest(self) -> int:
+        return RECORDING if self._open_id else DONE if self._slot is None else SETUP
+
+    def _on_recorder(self, state: RecorderState) -> None:
+        """Notice an episode that is lost because the recorder was started anew."""
+        recording = state.state == RecorderState.STATE_RECORDING
+        same = recording and state.episode_id == self._open_id
+        if (
+            self._phase == RECORDING
+            and to_seconds(state.header.stamp) > self._opened_s
+            and not same
+        ):
+            self._open_id = ""
+            self._phase = self._phase_at_rest()
+            self._tell("the recorder has lost the episode, once more please")
+
+    def _record(self) -> str:
+        assert self._slot is not None
+        self._begin(self._slot)
+        return ""
+
+    def _save(self) -> str:
+        path = self._end(save=True)
+        if reasons := why_not_whole(path, self._contract, self._limits):
+            self._progress.drop(path, f"not whole: {reasons}")
+            return f"NOT KEPT, once more please: {reasons}"
+        self._progress.keep(path)
+        self._slot = self._progress.next_slot()
+        return f"kept {path.name}"
+
+    def _discard(self) -> str:
+        self._end(save=False)
+        return "discarded"
+
+    def _redo(self) -> str:
+        self._end(save=False)
+        assert self._slot is not None
+        self._begin(self._slot)
+        return "discarded; recording anew"
+
+    def _undo(self) -> str:
+        path = self._progress.undo()
+        self._slot = self._progress.next_slot()
+        return f"{path.name} counts no more"
+
+    def _begin(self, slot: Slot) -> None:
+        request = StartEpisode.Request(
+            instruction=slot.instruction, operator_name=self._operator,
+            metadata_json=self._progress.facts(slot),
+        )  # fmt: skip
+        self._open_id = call(self._recorder_start, request).episode_id
+        self._opened_s = self.now_s()
+
+    def _end(self, save: bool) -> Path:
+        outcome = SUCCESS if save else "discarded"
+        self._open_id = ""
+        answer = call(
+            self._recorder_stop, StopEpisode.Request(save=save, outcome=outcome), timeout_s=30.0
+        )
+        path = self._progress.folder / Path(answer.path).name
+        if save and not path.is_file():
+            raise DataError(
+                f"the recorder wrote {answer.path}, this session counts {self._progress.folder}; "
+                "give both nodes the same folder"
+            )
+        return path
+
+    def _tell(self, said: str) -> str:
+        """Log and publish what happened and what comes next; return both."""
+        self._message = said
+        text = f"{said}{'. ' if said else ''}{self._sentence()}"
+        self.get_logger().info(text)
+        self._publish_state()
+        return text
+
+    def _sentence(self) -> str:
+        progress, slot = self._progress, self._slot
+        count = f"{progress.num_kept} of {progress.plan.num_wanted} kept"
+        if self._phase == DONE or slot is None:
+            return f"done: {count}"
+        if self._phase == BUSY:
+            return "the recorder is busy"
+        if self._phase == RECORDING:
+            return f"RECORDING {slot.instruction!r}"
+        task = (
+            f"{slot.task} {progress.task_kept(slot.task)}/{progress.plan.tasks[slot.task].episodes}"
+        )
+        layout = f", lay out: {slot.layout}" if slot.layout else ""
+        return f"next: {slot.instruction!r}{layout} ({task}, {count})"
+
+    def _rate_per_h(self) -> float:
+        kept = self._progress.num_kept - self._before
+        hours = (time.monotonic() - self._begun_s) / 3600.0
+        return kept / hours if kept > 1 else 0.0
+
+    def _publish_state(self) -> None:
+        progress, slot = self._progress, self._slot
+        state = SessionState(
+            session=progress.plan.name, phase=self._phase, num_kept=progress.num_kept,
+            num_wanted=progress.plan.num_wanted, rate_per_h=self._rate_per_h(), message=self._message,
+        )  # fmt: skip
+        state.header.stamp = to_stamp(self.now_s())
+        if slot is not None:
+            task = progress.plan.tasks[slot.task]
+            state.task, state.instruction, state.layout = slot.task, slot.instruction, slot.layout
+            state.objects, state.seed = list(task.objects), slot.seed
+            state.task_kept, state.task_wanted = progress.task_kept(slot.task), task.episodes
+        self._publisher.publish(state)
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(SessionNode))
+
+
+if __name__ == "__main__":
+    main()
