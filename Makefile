@@ -22,12 +22,14 @@ check: setup  ## formatting, lint, types, fast tests: what pre-commit and CI run
 	$(bin)/mypy
 	$(bin)/python -m pytest -q -m "not ros and not slow"
 
-gpu: setup  ## the figures that want a GPU, into outputs/gpu/: LAQ training and labelling at paper size, loaders
+gpu: setup  ## the figures that want a GPU, into outputs/gpu/: LAQ training and labelling at paper size, loaders, LAPA-7B
 	@mkdir -p outputs/gpu
 	nvidia-smi > outputs/gpu/device.txt
 	$(bin)/lapa bench laq --device cuda --preset paper > outputs/gpu/laq_paper.txt
 	$(bin)/lapa bench laq --device cuda --preset paper_release > outputs/gpu/laq_paper_release.txt
 	$(bin)/lapa bench video > outputs/gpu/video.txt
+	$(bin)/python -m pytest -q -m gpu tests > outputs/gpu/tests.txt
+	$(bin)/lapa bench vla --device cuda --int8 > outputs/gpu/vla.txt
 	@tail -n 1 outputs/gpu/*.txt
 
 format: setup  ## rewrite the sources in the project's format

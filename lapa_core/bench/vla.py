@@ -18,6 +18,8 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +41,9 @@ from lapa_core.bench.vla_plain import PlainLlama
 from lapa_core.errors import ContractError
 from lapa_core.train.augment import to_float
 from lapa_core.vla.base import Inputs, VlaModel
+from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.decode.choose import greedy
+from lapa_core.vla.decode.int8 import int8_steps
 from lapa_core.vla.decode.static import DecodeOptions, Decoder, head_tokens
 from lapa_core.vla.lwm.model import LwmVla
 
@@ -60,12 +64,17 @@ class BenchVlaConfig:
     """Torch device."""
     preset: str = ""
     """small, lwm_debug or lapa_7b; default small and then lwm_debug on a CPU, lapa_7b on a GPU."""
+    checkpoint: Path | None = None
+    """A checkpoint to measure instead of random weights, in the type that it is stored in; without `plain` and with a
+    floor of operations alone where it is not LWM's."""
     head: Literal["action", "latent"] = "action"
     """Which head answers: 7 bins or 4 codes."""
     frames: int = 0
     """Frames of each way that count; 0 is 200 on a GPU and 30 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether our decoder compiles the pass over one position; auto does on a GPU."""
+    """Whether our decoder compiles its passes; auto does on a GPU."""
+    int8: bool = False
+    """Also measure ours with int8 weights in the passes over one position; made for `compile`."""
 
     def __post_init__(self) -> None:
         if self.preset and self.preset not in MODELS:
@@ -103,15 +112,19 @@ class Eye:
 
 
 def ways_of(model: VlaModel, config: BenchVlaConfig) -> dict[str, Decode]:
-    """Return the ways to decode that are compared: `ours`, and for a sequence model `plain`."""
+    """Return the ways to decode that are compared: `ours`, for LWM also `plain`, and `int8` if asked for."""
     if not isinstance(model, LwmVla):
         return {"ours": lambda inputs: model.decode(inputs, config.head, greedy)}
     compiled = config.gpu if config.compile == "auto" else config.compile == "on"
-    decoder = Decoder(DecodeOptions(compile=compiled))
-    return {
-        "ours": lambda inputs: decoder.decode(model, inputs, config.head, greedy),
-        "plain": PlainLlama(model, config.head).decode,
-    }
+
+    def static(way: LwmVla) -> Decode:
+        decoder = Decoder(DecodeOptions(compile=compiled))
+        return lambda inputs: decoder.decode(way, inputs, config.head, greedy)
+
+    ways = {"ours": static(model), "plain": PlainLlama(model, config.head).decode}
+    if config.int8:
+        ways["int8"] = static(int8_steps(model))
+    return ways
 
 
 def latencies(
@@ -168,22 +181,18 @@ def floor_of(
     return Floor(early / rate, later * read / bandwidth), counted
 
 
-def measure(preset: str, config: BenchVlaConfig) -> dict[str, Any]:
-    """Measure one model.
+def measure(name: str, model: VlaModel, config: BenchVlaConfig) -> dict[str, Any]:
+    """Measure one model, `name` in the progress bar.
 
     Returns:
         `ms` (p50 and p99 of each way), `floor_ms`, `times_the_floor`, `times_faster_than_plain`, and the facts behind.
-
-    Raises:
-        SetupError: the model does not fit into the memory that is free.
     """
-    model = random_model(preset, config.device)
     dtype = next(model.parameters()).dtype
     bandwidth, rate = copy_bandwidth(config.device), matmul_rate(config.device, dtype)
     eye = Eye(model)
     floor, counted = floor_of(eye, model, config, bandwidth, rate)
     ways = ways_of(model, config)
-    ms = latencies(eye, ways, config, preset)
+    ms = latencies(eye, ways, config, name)
     result: dict[str, Any] = {
         "ms": ms,
         "floor_ms": {
@@ -199,10 +208,26 @@ def measure(preset: str, config: BenchVlaConfig) -> dict[str, Any]:
         "matmul_operations_per_second": _rounded(rate),
     }
     if "plain" in ways:
-        answers = [[eye.act(way, n) for n in range(_FRAMES)] for way in ways.values()]
         result["times_faster_than_plain"] = _rounded(ms["plain"]["p50"] / ms["ours"]["p50"])
-        result["same_ids_as_plain"] = _rounded(float(np.mean(answers[0] == np.array(answers[1]))))
+        result["same_ids_as_plain"] = _rounded(_agreement(eye, ways["ours"], ways["plain"]))
+    if "int8" in ways:
+        result["int8_times_faster_than_ours"] = _rounded(ms["ours"]["p50"] / ms["int8"]["p50"])
     return result
+
+
+def _agreement(eye: Eye, one: Decode, other: Decode) -> float:
+    """Return the share of equal ids over all frames."""
+    ids_2NK = np.array([[eye.act(way, n) for n in range(_FRAMES)] for way in (one, other)])
+    return float(np.mean(ids_2NK[0] == ids_2NK[1]))
+
+
+def models_of(config: BenchVlaConfig) -> dict[str, Callable[[], VlaModel]]:
+    """Return what makes each model that is measured, by name."""
+    if (folder := config.checkpoint) is not None:
+        return {str(folder): lambda: load_vla(folder, device=config.device).model}
+    default = ("lapa_7b",) if config.gpu else ("small", "lwm_debug")
+    presets = (config.preset,) if config.preset else default
+    return {preset: partial(random_model, preset, config.device) for preset in presets}
 
 
 def _rounded(value: float) -> float:
@@ -211,8 +236,6 @@ def _rounded(value: float) -> float:
 
 def main(config: BenchVlaConfig) -> None:
     """Measure, and print one JSON object on the last line."""
-    default = ("lapa_7b",) if config.gpu else ("small", "lwm_debug")
-    presets = (config.preset,) if config.preset else default
     result = {
         "bench": "vla",
         "config": asdict(config),
@@ -221,8 +244,8 @@ def main(config: BenchVlaConfig) -> None:
         else platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "models": {preset: measure(preset, config) for preset in presets},
+        "models": {name: measure(name, make(), config) for name, make in models_of(config).items()},
     }
     if config.gpu:
         result["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(result, default=str) + "\n")

@@ -18,16 +18,17 @@ from lapa_core.bench.vla_floor import operations_of, weight_bytes_read
 from lapa_core.bench.vla_models import MODELS, free_memory_bytes, random_model
 from lapa_core.bench.vla_plain import PlainLlama
 from lapa_core.errors import ContractError, SetupError
+from lapa_core.vla.checkpoint import PRETRAINED, save_vla
 from lapa_core.vla.decode.choose import greedy
 from lapa_core.vla.lwm.config import LWM_DEBUG
 
 
 def test_the_last_line_is_one_json_object(capsys):
-    main(BenchVlaConfig(frames=3))
+    main(BenchVlaConfig(frames=3, int8=True))
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     small, lwm = result["models"]["small"], result["models"]["lwm_debug"]
     assert set(small["ms"]) == {"ours", "new_instruction"}
-    assert set(lwm["ms"]) == {"ours", "plain", "new_instruction"}
+    assert set(lwm["ms"]) == {"ours", "plain", "int8", "new_instruction"}
     ms = lwm["ms"]
     assert all(0 < way["p50"] <= way["p99"] for way in ms.values())
     assert lwm["times_faster_than_plain"] == pytest.approx(
@@ -79,6 +80,15 @@ def test_floor_counts_each_layer_once_per_token_and_no_table():
     assert counted["operations_before_the_second_token"] > 2 * prefix * config.layers * (
         layer - 2 * config.hidden
     )
+
+
+def test_a_checkpoint_is_measured_instead(tmp_path, capsys):
+    model = random_model("lwm_debug", "cpu")
+    model.drop_action_head()
+    folder = save_vla(tmp_path / "model", PRETRAINED, model)
+    main(BenchVlaConfig(checkpoint=folder, head="latent", frames=1))
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["models"][str(folder)]["tokens_after_the_first"] == 3
 
 
 def test_bytes_and_operations_of_known_work():
