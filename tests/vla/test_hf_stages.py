@@ -29,18 +29,18 @@ def test_from_a_folder_to_a_policy(family, tmp_path):
     folder = save(family, tmp_path / "backbone")
     tower = HfVla.start(HfConfig(model=str(folder), image_px=IMAGE_PX), []).vision_parameters()
     common = {
-        "data": Path("toy"), "batch_size": 8, "log_every": 1, "save_every": 0, "progress": False,
-        "learning_rate": 3e-3,
+        "data": Path("toy"), "batch_size": 16, "log_every": 1, "save_every": 0, "progress": False,
+        "learning_rate": 3e-3, "mean_weight": 0.0,
     }  # fmt: skip
     pretrained = pretrain.train(
         PretrainConfig(
-            labels=labels, out=tmp_path / "pretrain", steps=12, unknown_word_share=0.0,
+            labels=labels, out=tmp_path / "pretrain", steps=24, unknown_word_share=0.0,
             model=HfConfig(model=str(folder), image_px=IMAGE_PX, max_text=200), **common,
         ),
         store,
     )  # fmt: skip
     losses = [row["loss"] for _, row in pretrained.history]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     shutil.rmtree(folder)  # the checkpoint needs it no more
     finetuned = finetune.train(
         FinetuneConfig(
