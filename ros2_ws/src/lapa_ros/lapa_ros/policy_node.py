@@ -32,6 +32,7 @@ from lapa_ros.following import Following
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.mailbox import Mailbox
 from lapa_ros.policy_logic import PolicyWorker, Readiness, Thought
+from lapa_ros.safety_frames import FrozenFrames
 
 
 class PolicyNode(ManagedNode):
@@ -57,6 +58,7 @@ class PolicyNode(ManagedNode):
         )
         self._readiness = Readiness(self._contract)
         self._readiness.instruct(self.params.instruction)
+        self._frozen = FrozenFrames()
         self._sequence = 0
         self._latency_s = float("nan")
         self._seen_s: deque[float] = deque(maxlen=50)
@@ -90,9 +92,9 @@ class PolicyNode(ManagedNode):
     def start(self) -> None:
         """Begin to think."""
         self._worker = PolicyWorker(
-            policy=self._policy, decode=images.to_rgb, mailbox=self._mailbox, readiness=self._readiness,
-            emit=self._publish, clock=self.now_s, say=self.say, period_s=1.0 / self._contract.control_rate_hz,
-            on_crash=lambda: self.end(1),
+            policy=self._policy, decode=lambda message: self._frozen.check(images.to_rgb(message)),
+            mailbox=self._mailbox, readiness=self._readiness, emit=self._publish, clock=self.now_s, say=self.say,
+            period_s=1.0 / self._contract.control_rate_hz, on_crash=lambda: self.end(1),
         )  # fmt: skip
         self._worker.start()
         self._goal_timer = self.create_timer(0.1, self._watch_goal)
@@ -190,6 +192,7 @@ class PolicyNode(ManagedNode):
 
     def _on_arm(self, state: ArmState) -> None:
         self._readiness.arm = read_report(state, self.now_s())
+        self._frozen.arm(state.measured_joints)
 
     def _on_task(self, state: TaskState) -> None:
         if state.success and state.instruction.strip() == self._readiness.instruction:

@@ -130,8 +130,8 @@ class Person:
 
 @pytest.fixture
 def arm(spinner):
-    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s", "max_command_age_s": 0.5,
-                 "move_speed_rad_s": 3.0}  # fmt: skip
+    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s",
+                 "max_command_age_s": 0.5, "move_speed_rad_s": 3.0}  # fmt: skip
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
     )
