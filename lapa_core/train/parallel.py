@@ -54,7 +54,8 @@ class Parallel:
         Args:
             device: torch device; `cuda` is each process's own under torchrun.
             strategy: ddp keeps the whole model in each process, fsdp2 divides it.
-            static: every step uses the same parameters; False lets DDP look for the unused ones.
+            static: every backward pass uses the same parameters, and a step has one; False lets DDP look for the
+                unused ones.
 
         Raises:
             SetupError: CUDA is asked for and not there, or the strategy needs torchrun.

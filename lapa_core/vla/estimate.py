@@ -26,7 +26,6 @@ from lapa_core.vla.base import Inputs, VlaModel, model_class
 from lapa_core.vla.checkpoint import load_model_config
 from lapa_core.vla.config import (
     FinetuneConfig,
-    LoopConfig,
     ModelConfig,
     PretrainConfig,
     TrunkConfig,
@@ -99,19 +98,23 @@ class _Pass(NamedTuple):
     """What autograd keeps in between, weights not counted."""
 
 
-def estimate(config: LoopConfig) -> Estimate:
-    """Compute what a stage would take."""
+def estimate(config: PretrainConfig | FinetuneConfig) -> Estimate:
+    """Compute what a stage would take; where its `init` is not there yet, its `model` gives the sizes."""
     processes = config.processes or int(os.environ.get("WORLD_SIZE", "1"))
     share = -(-config.batch_size // processes)
     micro = min(config.micro_batch or share, share)
-    init = getattr(config, "init", None)
-    sizes = config.model if init is None else load_model_config(init)
+    there = config.init is not None and config.init.is_dir()
+    sizes = load_model_config(config.init) if config.init and there else config.model
     with torch.device("meta"):
         return _estimate(config, sizes, processes, share, micro)
 
 
 def _estimate(
-    config: LoopConfig, sizes: ModelConfig, processes: int, share: int, micro: int
+    config: PretrainConfig | FinetuneConfig,
+    sizes: ModelConfig,
+    processes: int,
+    share: int,
+    micro: int,
 ) -> Estimate:
     model = _meta_model(config, sizes)
     units = model.blocks()
@@ -160,11 +163,11 @@ def table(found: Estimate) -> str:
     return "\n".join(lines)
 
 
-def _meta_model(config: LoopConfig, sizes: ModelConfig) -> VlaModel:
+def _meta_model(config: PretrainConfig | FinetuneConfig, sizes: ModelConfig) -> VlaModel:
     """Return the model that would be trained, with its heads and adapters, without memory."""
     text = Vocabulary.fit(["word"]) if isinstance(sizes, TrunkConfig) else None
     model = model_class(sizes.KIND)(sizes, text)
-    if isinstance(config, PretrainConfig) or getattr(config, "latent_weight", False):
+    if isinstance(config, PretrainConfig) or config.latent_weight:
         model.give_latent_head(*LATENT)
     if isinstance(config, FinetuneConfig):
         if config.continuous:
@@ -184,7 +187,9 @@ def _bins(most: int) -> ActionBins:
     return ActionBins.fit(values_NA, most)
 
 
-def _one_pass(model: VlaModel, config: LoopConfig, batch: int, *, again: bool) -> _Pass:
+def _one_pass(
+    model: VlaModel, config: PretrainConfig | FinetuneConfig, batch: int, *, again: bool
+) -> _Pass:
     """Run forward and backward of one micro-batch on the meta device."""
     if _casts(model, config):
         model.to(torch.bfloat16)  # the meta device has no autocast
@@ -207,7 +212,7 @@ def _one_pass(model: VlaModel, config: LoopConfig, batch: int, *, again: bool) -
     return _Pass(float(counter.get_total_flops()), bytes_kept)
 
 
-def _casts(model: VlaModel, config: LoopConfig) -> bool:
+def _casts(model: VlaModel, config: PretrainConfig | FinetuneConfig) -> bool:
     """Return whether matrices are multiplied in bfloat16."""
     return config.precision == "bf16" or getattr(model.config, "dtype", "") == "bfloat16"
 
@@ -274,7 +279,9 @@ def _positions(inputs: Inputs) -> int:
     return sum(inputs[name].shape[1] for name in parts) if "text" in inputs else 0
 
 
-def _memory(model: VlaModel, config: LoopConfig, processes: int, activations: int) -> Memory:
+def _memory(
+    model: VlaModel, config: PretrainConfig | FinetuneConfig, processes: int, activations: int
+) -> Memory:
     """Divide what can be divided among the processes."""
     bf16, sharded = _casts(model, config), config.parallel == "fsdp2"
     units = model.blocks()
@@ -295,7 +302,9 @@ def _memory(model: VlaModel, config: LoopConfig, processes: int, activations: in
     )
 
 
-def _stored_bytes(parameter: nn.Parameter, config: LoopConfig, in_block: bool) -> float:
+def _stored_bytes(
+    parameter: nn.Parameter, config: PretrainConfig | FinetuneConfig, in_block: bool
+) -> float:
     if parameter.requires_grad:
         return 4.0 * parameter.numel()
     if config.base == "nf4" and in_block and parameter.ndim == 2:

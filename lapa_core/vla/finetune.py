@@ -44,7 +44,7 @@ from lapa_core.vla.loop import (
     save_trained,
     shaping,
     spread_rows,
-    to_float32,
+    stored_types,
 )
 from lapa_core.vla.metrics import (
     ActionError,
@@ -62,7 +62,7 @@ __all__ = ["PRESETS", "FinetuneConfig", "labelled_subset", "main", "train"]
 
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
-    parallel = Parallel(config.device, config.parallel, static=not config.head_steps)
+    parallel = Parallel(config.device, config.parallel, static=False)
     sizes = config.model if config.init is None else load_model_config(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
@@ -72,7 +72,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
 
     torch.manual_seed(config.seed)
     model = start_from(config, drawn, bins)
-    types = to_float32(model, adapters=config.lora_rank > 0)
+    types = stored_types(model)
     objective = FinetuneObjective(
         model,
         smoothing_bins=config.smoothing_bins,

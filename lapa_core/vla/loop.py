@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lapa_core.checkpoint import load_config
 from lapa_core.train.augment import load_images, random_light, random_shift
-from lapa_core.train.parallel import Parallel, whole
+from lapa_core.train.parallel import Parallel, to_master, whole
 from lapa_core.train.rows import Rows
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import Part, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
-from lapa_core.vla.adapters import adapt, head_names, merged
+from lapa_core.vla.adapters import adapt, merged
 from lapa_core.vla.base import Inputs, VlaModel
 from lapa_core.vla.checkpoint import describe, save_vla
 from lapa_core.vla.config import LoopConfig
@@ -106,6 +107,10 @@ def shaping(config: LoopConfig, model: VlaModel) -> dict[str, Any]:
         for name, value in asdict(config).items()
         if name not in NOT_SHAPING
     }
+    if init := fields.get(
+        "init"
+    ):  # states leave out what stands still: it must come from the same place
+        fields["init_sha256"] = load_config(init)["weights_sha256"]
     return {**fields, "model": describe(model.config)}
 
 
@@ -203,21 +208,9 @@ def spread_rows(count: int, most: int = REPORT_FRAMES) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def to_float32(model: VlaModel, *, adapters: bool) -> dict[str, torch.dtype]:
-    """Make what will be trained float32, and return the types that `save_trained` shall write.
-
-    Args:
-        model: with its heads, as it was loaded.
-        adapters: whether only the heads will be trained beside adapters; the rest then stays as it is.
-    """
-    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    if not adapters:
-        model.float()
-        return types
-    for name in head_names(model):
-        parameter = model.get_parameter(name)
-        parameter.data = parameter.data.float()
-    return types
+def stored_types(model: VlaModel) -> dict[str, torch.dtype]:
+    """Return the types that `save_trained` shall write: those of the weights before they become float32 to learn."""
+    return {name: tensor.dtype for name, tensor in model.state_dict().items()}
 
 
 def save_trained(
@@ -235,7 +228,7 @@ def save_trained(
         kind: `pretrained` or `policy`.
         model: inside the objective that was trained.
         parallel: the processes that trained together.
-        types: of `to_float32`, before training; tensors that are not named are written as they are.
+        types: of `stored_types`, before training; tensors that are not named are written as they are.
         **facts: further entries of config.json.
 
     Returns:
@@ -295,9 +288,8 @@ def _wrap(
         bf16=config.precision == "bf16",
     )
     if not (parallel.launched or config.compile or config.recompute):
-        return objective.to(
-            parallel.device
-        )  # convolutions keep their layout, and the losses their last bit
+        # Convolutions keep their layout, and the losses their last bit.
+        return to_master(objective, parallel.device)
     return parallel.wrap(
         objective,
         compiled=config.compile,

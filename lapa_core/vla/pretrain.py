@@ -33,7 +33,7 @@ from lapa_core.vla.loop import (
     save_trained,
     shaping,
     spread_rows,
-    to_float32,
+    stored_types,
 )
 from lapa_core.vla.metrics import TokenReport, as_row, majority_share, token_report
 from lapa_core.vla.objective import PretrainObjective
@@ -77,7 +77,7 @@ def standardised(labels: LatentLabels) -> Tensor:
 
 def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume pretraining; `store` replaces the data set on disk (tests, experiments)."""
-    parallel = Parallel(config.device, config.parallel)
+    parallel = Parallel(config.device, config.parallel, static=False)
     sizes = config.model if config.init is None else load_model_config(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
@@ -87,11 +87,12 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
 
     torch.manual_seed(config.seed)
     model = _start(config, store, labels)
-    types = to_float32(model, adapters=config.lora_rank > 0)
+    types = stored_types(model)
     objective = PretrainObjective(
         model,
         standardised(labels),
         mean_weight=config.mean_weight,
+        text_weight=config.text_weight,
         bf16=config.precision == "bf16",
     )
     shares = as_row("majority", majority_share(labels.codes_PK), objective.names)

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from lapa_core.vla.lwm.config import VqganConfig
 
+AT_ONCE = 16
+"""Frames that are encoded together: the first level of the released sizes holds 34 MB per frame in every tensor."""
+
 
 def make_vq_model(config: VqganConfig) -> VQModel:
     """Return diffusers' model with fresh weights."""
@@ -55,6 +58,9 @@ class Vqgan(nn.Module):
     @torch.no_grad()
     def ids(self, image_BCHW: Tensor) -> Tensor:
         """Return the nearest codes (B, V), int64, row by row, of images in [0, 1]."""
+        return torch.cat([self._ids(part) for part in image_BCHW.split(AT_ONCE)])
+
+    def _ids(self, image_BCHW: Tensor) -> Tensor:
         with torch.autocast(image_BCHW.device.type, enabled=False):
             latents_BDHW = self.model.encode(image_BCHW.float() * 2.0 - 1.0).latents
             codes_ND = self.model.quantize.embedding.weight
