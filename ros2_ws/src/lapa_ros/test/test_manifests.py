@@ -19,7 +19,9 @@ IN_REPOSITORY = (WORKSPACE / "lapa_msgs" / "package.xml").is_file()
 REASON = "only in the source tree"
 
 # What rosdep has under another name; what pip brings is named in setup/requirements.
-ROSDEP = {"numpy": "python3-numpy", "PIL": "python3-pil", "scipy": "python3-scipy"}
+ROSDEP = {"PIL": "python3-pil"} | {
+    name: f"python3-{name}" for name in ("numpy", "scipy", "tqdm", "yaml")
+}
 FROM_PIP = {"av", "mcap", "pyspacemouse", "rosbags", "torch"}
 # Imported by a name that a parameter gives; the real driver's package is never a dependency.
 BY_NAME = {"lapa_xs_msgs"}
