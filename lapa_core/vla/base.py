@@ -127,6 +127,20 @@ class VlaModel(nn.Module, ABC):
             CheckpointError: the model has no latent head.
         """
 
+    def learn_text(self) -> None:
+        """Let the model's text head learn with the codes (`latent_and_text`).
+
+        Raises:
+            ContractError: the model has no text head that is trained.
+        """
+        raise ContractError(
+            f"text_weight is for LWM; a {self.config.KIND} model learns no text here: set it to 0"
+        )
+
+    def latent_and_text(self, inputs: Inputs, codes_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `latent_logits` and a loss of the text behind the frame; only after `learn_text`."""
+        raise NotImplementedError
+
     @abstractmethod
     def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
         """Return (B, A, Q), teacher forced; bins that a dimension has not are -inf.

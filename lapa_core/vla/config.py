@@ -148,10 +148,18 @@ class PretrainConfig(LoopConfig):
     """Optimizer steps (paper: 70,000)."""
     mean_weight: float = 2.0
     """Weight of the distance of the predicted mean code vector, beside the cross-entropy; 0 is off (the paper)."""
+    text_weight: float = 0.0
+    """Share of a loss of the text around the codes; the codes' loss has the rest. LWM only: its release has 0.01, the
+    paper none."""
     unknown_word_share: float = 0.02
     """Share of words replaced by `<unk>`, so that new words do little harm; 0 is off. Small model only."""
     max_episodes: int = 0
     """Use only the first episodes; 0 uses all. Must match the labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.text_weight < 1.0:
+            raise ContractError(f"text_weight is {self.text_weight}; allowed is 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,24 @@ class PretrainObjective(nn.Module):
     centres_ND: Tensor
 
     def __init__(
-        self, model: VlaModel, centres_ND: Tensor, *, mean_weight: float, bf16: bool = False
+        self,
+        model: VlaModel,
+        centres_ND: Tensor,
+        *,
+        mean_weight: float,
+        text_weight: float = 0.0,
+        bf16: bool = False,
     ):
-        """Join a model that has a latent head with the standardised vectors of its codes."""
+        """Join a model that has a latent head with the standardised vectors of its codes.
+
+        Raises:
+            ContractError: a text weight for a model that learns no text.
+        """
         super().__init__()
+        if text_weight:
+            model.learn_text()
         self.model = model
-        self.mean_weight, self.bf16 = mean_weight, bf16
+        self.mean_weight, self.text_weight, self.bf16 = mean_weight, text_weight, bf16
         self.names = token_names(model.need_latent()[0])
         self.register_buffer("centres_ND", centres_ND, persistent=False)
 
@@ -47,13 +59,20 @@ class PretrainObjective(nn.Module):
         """
         codes_BK = labels["codes"]
         with torch.autocast(codes_BK.device.type, torch.bfloat16, enabled=self.bf16):
-            logits_BKN = self.model.latent_logits(inputs, codes_BK)
+            if self.text_weight:
+                logits_BKN, text = self.model.latent_and_text(inputs, codes_BK)
+            else:
+                logits_BKN, text = self.model.latent_logits(inputs, codes_BK), None
         logits_BKN = logits_BKN.float()
+        loss = latent_loss(logits_BKN, codes_BK, self.centres_ND, self.mean_weight)
+        if text is not None:
+            loss = (1.0 - self.text_weight) * loss + self.text_weight * text
         chosen_BK = logits_BKN.detach().argmax(dim=-1)
         hits_K = (chosen_BK == codes_BK).float().mean(dim=0)
         return {
             **({} if self.training else {"predicted": chosen_BK}),
-            "loss": latent_loss(logits_BKN, codes_BK, self.centres_ND, self.mean_weight),
+            "loss": loss,
+            **({} if text is None else {"text": text.detach()}),
             "accuracy": hits_K.mean(),
             **(as_row("accuracy", hits_K, self.names) if len(self.names) > 1 else {}),
         }

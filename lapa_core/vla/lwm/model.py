@@ -29,6 +29,7 @@ from lapa_core.vla.lwm.config import LwmConfig
 from lapa_core.vla.lwm.layers import LwmLayer, LwmNorm
 from lapa_core.vla.lwm.prompt import corpus, opening, prompts
 from lapa_core.vla.lwm.rope import rotary_table
+from lapa_core.vla.lwm.text_loss import tail_logits
 from lapa_core.vla.lwm.tokenizer import SentencePieceText
 from lapa_core.vla.lwm.vqgan import Vqgan
 
@@ -111,15 +112,19 @@ class LwmVla(VlaModel):
         return self._kept[key]
 
     def _say(self, instructions: tuple[str, ...]) -> Inputs:
-        if self.text is None:
-            raise CheckpointError("this model was made without a tokenizer, to be counted only")
-        padded = prompts(self.text, instructions, self.config.max_text, fixed=not self.training)
+        text = self._need_text()
+        padded = prompts(text, instructions, self.config.max_text, fixed=not self.training)
         said = {"text": torch.from_numpy(padded.ids_BT), "seen": torch.from_numpy(padded.seen_BT)}
         heads: tuple[Head, ...] = ("latent", "action")
         for head in heads:
-            row = torch.tensor(opening(self.text, head))
+            row = torch.tensor(opening(text, head))
             said[f"open_{head}"] = row.expand(len(instructions), -1)
         return said
+
+    def _need_text(self) -> SentencePieceText:
+        if self.text is None:
+            raise CheckpointError("this model was made without a tokenizer, to be counted only")
+        return self.text
 
     def prefix_embeddings(self, inputs: Inputs, head: Head) -> Tensor:
         """Return (B, L, D): prompt, frame, opening tags."""
@@ -217,6 +222,17 @@ class LwmVla(VlaModel):
         """Return (B, K, N), teacher forced."""
         self.need_latent()
         return forced_logits(self, inputs, "latent", codes_BK)
+
+    def learn_text(self) -> None:
+        """Let the text head learn."""
+        self.heads["text"].requires_grad_(True)
+
+    def latent_and_text(self, inputs: Inputs, codes_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `latent_logits` and the release's text loss, from one forward."""
+        self.need_latent()
+        tail = tail_logits(self, self._need_text(), inputs, codes_BK)
+        loss = F.cross_entropy(tail.text_BSN.flatten(0, 1), tail.text_BS.flatten())
+        return tail.latent_BKN, loss
 
     def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
         """Return (B, A, N), teacher forced; bins that a dimension has not are -inf."""
