@@ -24,7 +24,7 @@ from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.config import ModelConfig
 
 PRETRAINED, POLICY = "pretrained", "policy"
-_WEIGHTS = "model."
+WEIGHTS_PREFIX = "model."
 """Prefix of the model's tensors in a checkpoint."""
 
 
@@ -87,22 +87,30 @@ def save_vla(
     own = model.state_dict().items() if weights is None else weights
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        yield from ((_WEIGHTS + name, tensor) for name, tensor in own)
+        yield from ((WEIGHTS_PREFIX + name, tensor) for name, tensor in own)
         if table_QA is not None:
             yield "table_QA", table_QA
 
-    description = {
+    described = description(kind, model, table_QA, **facts)
+    return save_checkpoint(directory, tensors(), described, beside=text.save)
+
+
+def description(
+    kind: str, model: VlaModel, table_QA: Tensor | None = None, **facts: Any
+) -> dict[str, Any]:
+    """Return the config.json of a model, whose weights may be elsewhere; see `save_vla`."""
+    assert model.text is not None, "only a model with its text side is saved"
+    return {
         "kind": kind,
         "model": describe(model.config),
         "image_px": model.config.image_px,
-        "text": text.to_dict(),
+        "text": model.text.to_dict(),
         "latent": None if model.latent is None else list(model.latent),
         "decoder": _decoder(model, table_QA),
         **({} if model.chunk_head is None else {"chunk": model.chunk_head.steps}),
         **facts,
         "provenance": provenance(),
     }
-    return save_checkpoint(directory, tensors(), description, beside=text.save)
 
 
 def load_vla(
@@ -131,7 +139,9 @@ def load_vla(
         )
     try:
         weights = {
-            k.removeprefix(_WEIGHTS): v for k, v in tensors.items() if k.startswith(_WEIGHTS)
+            k.removeprefix(WEIGHTS_PREFIX): v
+            for k, v in tensors.items()
+            if k.startswith(WEIGHTS_PREFIX)
         }
         model = _build(directory, config, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -137,6 +137,7 @@ def with_array(**changes) -> bytes:
         (with_array(data=3), "bytes as data"),
         (with_array(more=1), "not as openpi-client packs"),
     ],
+    ids=range(33),
 )  # fmt: skip
 def test_a_bad_request_is_refused_with_its_reason_and_moves_nothing(echo, message, reason):
     with serving(echo) as address:
