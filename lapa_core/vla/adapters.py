@@ -64,7 +64,7 @@ def adapt(model: VlaModel, *, rank: int, alpha: int, nf4: bool = False, bf16: bo
 def head_names(model: VlaModel) -> list[str]:
     """Return the names of the heads' parameters: those that the same model without heads has not."""
     with torch.device("meta"):
-        bare = model_class(model.config.KIND)(model.config, None)
+        bare = model_class(model.config.KIND)(model.config, model.text)
     known = {name for name, _ in bare.named_parameters()}
     return [name for name, _ in model.named_parameters() if name not in known]
 
