@@ -48,7 +48,11 @@ def main(config: ServeConfig) -> None:
     config.token()  # before the model is loaded: that may take minutes
     taken = listen(config.host, config.port)
     policy = Policy.load(
-        config.checkpoint, config.device, temperature=config.temperature, seed=config.seed
+        config.checkpoint,
+        config.device,
+        temperature=config.temperature,
+        seed=config.seed,
+        compile=config.compile,
     )
     address = f"ws://{config.host}:{taken.getsockname()[1]}"
     print(f"policy server: {address}  (Ctrl-C ends it)", flush=True)

@@ -23,6 +23,7 @@ from lapa_core.train.augment import to_float
 from lapa_core.vla.base import Inputs
 from lapa_core.vla.checkpoint import POLICY, LoadedVla, load_vla
 from lapa_core.vla.decode.choose import greedy, make_choose
+from lapa_core.vla.decode.static import DecodeOptions, use_options
 
 SHORTENINGS = 21
 """Lengths that are tried for an action beyond the arm's cap, from the whole to none."""
@@ -146,6 +147,7 @@ def load_engine(
     temperature: float | None = None,
     top_k: int = 0,
     seed: int = 0,
+    compile: bool = False,
 ) -> VlaEngine:
     """Rebuild the engine of a policy checkpoint; see `Policy.load`.
 
@@ -154,4 +156,5 @@ def load_engine(
         ContractError: a temperature that is negative or not finite, or a negative top_k.
     """
     loaded = load_vla(directory, POLICY, device)
+    use_options(loaded.model, DecodeOptions(compile=compile))
     return VlaEngine(loaded, temperature=temperature, top_k=top_k, seed=seed)

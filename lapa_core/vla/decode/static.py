@@ -28,7 +28,7 @@ from lapa_core.vla.decode.weights import WeightsMark
 if TYPE_CHECKING:
     from lapa_core.vla.base import Head, Inputs
 
-_PLANS = 4
+_PLANS = 8
 """Shapes and choosers whose buffers are kept; a 7B model's take 0.2 GB per sequence."""
 
 
@@ -89,7 +89,11 @@ class Decoder:
         backbone = self._backbone_of(model)
         if recordable and kept.recorded is None:
             generator = choose.generator if isinstance(choose, Sample) else None
-            kept.recorded = Recorded(lambda: kept.plan.answer(model, choose, backbone), generator)
+            kept.recorded = Recorded(
+                lambda: kept.plan.answer(model, choose, backbone),
+                prefix.embeddings_BLD.device,
+                generator,
+            )
         if kept.recorded is None:
             kept.plan.answer(model, choose, backbone)
         else:
