@@ -242,3 +242,107 @@ def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     assert "real clock" in capfd.readouterr().err
     node.destroy_node()
+
+
+@contextmanager
+def arm_process(*, speed_rad_s=1.2, park=False):
+    """The arm node in a process of its own; its log is a pipe."""
+    params = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s",
+              "move_speed_rad_s": speed_rad_s, "park_on_shutdown": str(park).lower()}  # fmt: skip
+    given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
+    process = subprocess.Popen([sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", *given])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def still(person, moving_rad=2e-4):
+    """Return whether the joints have not moved over the newest 0.1 s."""
+    joints_rad = np.array([message.position[:6] for message in person.joints[-10:]])
+    return len(joints_rad) == 10 and np.ptp(joints_rad, axis=0).max() < moving_rad
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_an_arm_node_that_ends_in_a_motion_leaves_an_arm_that_stands_still(spinner, how):
+    """Killed, it leaves the last target, one tick away; asked to end, it holds the measured joints first."""
+    person = Person(spinner)
+    with driver(), arm_process() as process:
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.call("ready")
+        person.wait_mode(ArmState.MODE_READYING)
+        spinner.wait(
+            lambda: person.states[-1].measured_joints[1] > -1.0, "the middle of the motion"
+        )
+        process.send_signal(how)
+        begun_s = time.monotonic()
+        spinner.wait(lambda: still(person), "an arm that stands still", 5.0)
+        took_s = time.monotonic() - begun_s
+        process.wait(10.0)
+        where_rad = np.array(person.joints[-1].position[:6])
+        time.sleep(1.0)
+        assert np.abs(np.array(person.joints[-1].position[:6]) - where_rad).max() < 1e-3, (
+            "torque is on"
+        )
+        assert where_rad[1] < -0.3, "it stopped on the way"
+    print(f"arm {how.name}: still after {took_s:.2f} s")
+    assert took_s < 0.6
+
+
+def test_an_interrupted_arm_parks_before_it_ends_and_its_torque_stays_on(spinner):
+    person = Person(spinner)
+    with driver(start="ready"), arm_process(speed_rad_s=3.0, park=True) as process:
+        person.wait_mode(ArmState.MODE_HOLDING)
+        process.send_signal(signal.SIGINT)
+        person.wait_mode(ArmState.MODE_PARKING)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15.0) == 0
+        sleep_rad = person.contract.arm.sleep_rad
+        np.testing.assert_allclose(person.joints[-1].position[:6], sleep_rad, atol=1e-2)
+
+
+def test_a_person_who_takes_over_has_the_arm_at_once(person):
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+        begun_s = time.monotonic()
+        person.send(0.02, source="operator")
+        person._spinner.wait(
+            lambda: person.states[-1].last_applied_source == "operator", "the takeover"
+        )
+        took_s = time.monotonic() - begun_s
+        refused = person.states[-1].refused
+        person.stream(lambda: person.states[-1].refused >= refused + 3, "refusals")
+        assert "operator has the arm" in person.states[-1].last_refusal
+        person.stream(lambda: person.states[-1].last_applied_source == "policy", "the handover")
+    print(f"takeover: {took_s:.3f} s")
+    assert took_s < 0.3
+
+
+def test_a_stuck_joint_makes_the_arm_hold_where_it_is(person):
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.inject("stuck shoulder")
+        time.sleep(0.1)
+        person.call("park")
+        begun_s = time.monotonic()
+        person.wait_mode(ArmState.MODE_HOLDING)
+        took_s = time.monotonic() - begun_s
+        person._spinner.wait(
+            lambda: np.abs(np.subtract(person.states[-1].commanded_joints, person.states[-1].measured_joints)).max()
+            < 0.02, "targets where the arm is"
+        )  # fmt: skip
+        assert "do not follow" in person.states[-1].reason
+    print(f"stuck: {took_s:.2f} s")
+    assert took_s < 1.5
+
+
+def test_joint_states_that_stop_make_the_arm_hold(person):
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+        person.inject("silent")
+        took_s = person.stream(lambda: person.mode() != ArmState.MODE_TRACKING, "a hold")
+    print(f"silent: {took_s:.2f} s")
+    assert took_s < person.contract.max_joint_state_age_s + 0.25
