@@ -21,8 +21,13 @@ from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.errors import ActionError
 
 MAX_BINS = 256
+GRIPPER = len(ACTION_NAMES) - 1
+"""Which dimension is the gripper's opening."""
 _DISTINCT_VALUES_KEPT = 3
 """A dimension with at most this many distinct values gets one bin per value (constant axes, gripper)."""
+_NEAR_AN_END, _MOSTLY = 0.05, 0.9
+"""A gripper is open-or-closed where this share of its openings lies this close to 0 or 1; it then gets these two bins
+(as in the release, facts/lapa.md 2.6). Quantiles would decode "open" as the middle of a wide bin: half open."""
 
 
 class ActionBins:
@@ -82,9 +87,10 @@ class ActionBins:
             raise ActionError(
                 f"{bad.sum()} of {len(bad)} actions are not finite, first at row {int(bad.argmax())}"
             )
-        edges, centres = zip(
-            *(_fit_dimension(column, max_bins) for column in actions.T), strict=True
-        )
+        fitted = [_fit_dimension(column, max_bins) for column in actions.T]
+        if len(fitted[GRIPPER][1]) > 1 and _is_binary(actions[:, GRIPPER]):
+            fitted[GRIPPER] = (np.array([-0.5, 0.5, 1.5]), np.array([0.0, 1.0]))
+        edges, centres = zip(*fitted, strict=True)
         return cls(edges, centres)
 
     @property
@@ -140,6 +146,11 @@ class ActionBins:
         if not isinstance(data, dict) or set(data) != {"edges", "centres"}:
             raise ActionError("bins must be a mapping with exactly the keys edges and centres")
         return cls(data["edges"], data["centres"])
+
+
+def _is_binary(opening_N: NDArray[np.float64]) -> bool:
+    distance_N = np.minimum(np.abs(opening_N), np.abs(opening_N - 1.0))
+    return bool((distance_N <= _NEAR_AN_END).mean() >= _MOSTLY)
 
 
 def _fit_dimension(

@@ -99,3 +99,15 @@ def test_indices_that_do_not_exist_are_refused(bins):
 def test_values_beyond_the_edges_go_to_the_outer_bins():
     bins = ActionBins.fit(planar_actions(), max_bins=8)
     assert bins.encode(np.array([9.0, -9.0, 0, 0, 0, 0, 0]))[:2].tolist() == [7, 0]
+
+
+def test_a_gripper_that_is_seldom_between_open_and_closed_decodes_to_open_or_closed():
+    """BridgeData's is: 119 of 150 openings are 1, 27 are 0, four lie between."""
+    actions = np.zeros((150, 7))
+    actions[27:, 6] = 1.0
+    actions[27:31, 6] = (0.16, 0.56, 0.975, 0.994)
+    bins = ActionBins.fit(actions, 32)
+    assert bins.centres[6].tolist() == [0.0, 1.0]
+    assert bins.encode(actions)[[0, 27, 28, 149], 6].tolist() == [0, 0, 1, 1]
+    actions[:, 6] = np.linspace(0, 1, 150)
+    assert len(ActionBins.fit(actions, 32).centres[6]) == 32
