@@ -161,7 +161,7 @@ def make_recipe(config: FinetuneConfig, bins_NA: NDArray[np.int64]) -> Recipe:
     """Say which parameters learn how fast: the head at full rate, the rest at `trunk_factor`."""
 
     def groups(model: VlaModel) -> list[dict[str, Any]]:
-        head: list[nn.Parameter] = model.action_parameters()
+        head: list[nn.Parameter] = [] if model.bins is None else model.action_parameters()
         if model.chunk_head is not None:
             head = head + list(model.chunk_head.parameters())
         own = {id(parameter) for parameter in head}
