@@ -132,14 +132,16 @@ def latencies(
 ) -> dict[str, dict[str, float]]:
     """Return p50 and p99 of each way [ms], and of ours with another instruction than the frame before."""
     count = config.frames or (200 if config.gpu else 30)
-    for number, decode in ((n, d) for d in ways.values() for n in range(_WARM_UP)):
-        eye.act(decode, number)
+    quiet = not sys.stderr.isatty()
+    for decode in tqdm(ways.values(), desc=f"{label}: first frames", disable=quiet):
+        for number in range(_WARM_UP):
+            eye.act(decode, number)
     taken: dict[str, list[float]] = {name: [] for name in [*ways, "new_instruction"]}
 
     def time_one(name: str, decode: Decode, number: int, instruction: str) -> None:
         taken[name].append(wall_s(lambda: eye.act(decode, number, instruction), config.device))
 
-    for number in tqdm(range(count), desc=label, unit="frame", disable=not sys.stderr.isatty()):
+    for number in tqdm(range(count), desc=label, unit="frame", disable=quiet):
         time_one("new_instruction", ways["ours"], number, SECOND_INSTRUCTION)
         eye.act(ways["ours"], number)  # the first instruction is known again
         for name, decode in ways.items():
@@ -227,7 +229,10 @@ def models_of(config: BenchVlaConfig) -> dict[str, Callable[[], VlaModel]]:
         return {str(folder): lambda: load_vla(folder, device=config.device).model}
     default = ("lapa_7b",) if config.gpu else ("small", "lwm_debug")
     presets = (config.preset,) if config.preset else default
-    return {preset: partial(random_model, preset, config.device) for preset in presets}
+    beside = 0.7 if config.int8 else 0.2
+    return {
+        preset: partial(random_model, preset, config.device, beside=beside) for preset in presets
+    }
 
 
 def _rounded(value: float) -> float:

@@ -22,21 +22,24 @@ _LATENT = (4, 8)
 """Tokens and codes of the latent head, as in the paper."""
 _BINS = 32
 """Bins of a dimension where the configuration does not say."""
-_BESIDE = 1.2
-"""Memory that is asked for, over the weights: keys and values, activations, library workspaces."""
 
 
-def random_model(preset: str, device: str, dtype: torch.dtype | None = None) -> VlaModel:
+def random_model(
+    preset: str, device: str, dtype: torch.dtype | None = None, *, beside: float = 0.2
+) -> VlaModel:
     """Return a model with both heads and random weights, made where it shall be.
 
     Args:
         preset: of `MODELS`.
         device: where.
         dtype: of its weights; None is float32 on a CPU and the configuration's own on a GPU.
+        beside: memory that shall be left for keys and values, activations and copies, as a share of the weights.
 
     Raises:
-        SetupError: the weights do not fit into the memory that is free.
+        SetupError: no such device, or too little free memory.
     """
+    if device != "cpu" and not torch.cuda.is_available():
+        raise SetupError(f"device is {device}, but torch sees no GPU here; use --device cpu")
     config = MODELS[preset]
     own = torch.float32 if device == "cpu" else getattr(torch, getattr(config, "dtype", "float32"))
     family = model_class(config.KIND)
@@ -45,7 +48,7 @@ def random_model(preset: str, device: str, dtype: torch.dtype | None = None) -> 
         model = family.start(config, [INSTRUCTION, SECOND_INSTRUCTION])
     if family.large:
         model = model.to(dtype or own)
-        _check_memory(preset, model, device)
+        _check_memory(preset, model, device, beside)
         model = model.to_empty(device=device)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -57,8 +60,8 @@ def random_model(preset: str, device: str, dtype: torch.dtype | None = None) -> 
     return model.eval()
 
 
-def _check_memory(preset: str, model: VlaModel, device: str) -> None:
-    needed = _BESIDE * sum(p.numel() * p.element_size() for p in model.parameters())
+def _check_memory(preset: str, model: VlaModel, device: str, beside: float) -> None:
+    needed = (1 + beside) * sum(p.numel() * p.element_size() for p in model.parameters())
     free = free_memory_bytes(device)
     if needed > free:
         raise SetupError(

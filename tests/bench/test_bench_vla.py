@@ -106,6 +106,12 @@ def test_a_model_that_does_not_fit_is_refused(monkeypatch):
         random_model("lapa_7b", "cpu")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(SetupError, match="device is cuda, but torch sees no GPU"):
+        main(BenchVlaConfig(device="cuda"))
+
+
 def test_nonsense_is_refused():
     with pytest.raises(ContractError, match="lapa_7b, lwm_debug"):
         BenchVlaConfig(preset="lapa_8b")
