@@ -35,9 +35,12 @@ class Backend(Protocol):
     Attributes:
         speed_limit_rad_s: the fastest that a joint's target may move [rad/s]; inf for an arm of the simulator, which
             is what policies were evaluated with.
+        is_real: whether people can stand beside it: a motion that something blocks is then not tried again before a
+            person has cleared the stop.
     """
 
     speed_limit_rad_s: float
+    is_real: bool
 
     def send(self, joints_rad: Array, gripper: float) -> None:
         """Command (6,) joint positions [rad] and a gripper opening [1]."""
@@ -61,6 +64,8 @@ class Backend(Protocol):
 
 class NoMotors:
     """The part of a backend that only an arm of motors has."""
+
+    is_real = False
 
     def poll(self) -> None:
         """Do nothing: there is nothing to set up or to watch."""

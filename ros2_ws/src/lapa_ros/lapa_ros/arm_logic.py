@@ -190,13 +190,7 @@ class ArmLogic:
         elif self._move is not None and self._move.over_s(now_s) >= 0.0:
             self._finish_move(measured, now_s)
         elif self._astray(measured, now_s):
-            self._move = None
-            mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
-            self._hold(
-                measured,
-                mode,
-                f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off",
-            )
+            self._give_way(measured)
         joints_rad = (
             self._move.sample(now_s) if self._move is not None else self.controller.sample(now_s)
         )
@@ -340,6 +334,16 @@ class ArmLogic:
             self._astray_since_s = now_s
         return now_s - self._astray_since_s > self.MAX_ASTRAY_S
 
+    def _give_way(self, measured: Measurement) -> None:
+        """Hold where the arm is; a real one that was in motion has hit something, or somebody, and stays stopped."""
+        moving = self.mode in (Mode.TRACKING, Mode.READYING, Mode.PARKING)
+        mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
+        reason = f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off"
+        self._move = None
+        if moving and self._backend.is_real:
+            mode, reason = Mode.STOPPED, f"{reason}; free the arm, then call ~/clear"
+        self._hold(measured, mode, reason)
+
     def _finish_move(self, measured: Measurement, now_s: float) -> None:
         """The end of a move was commanded; it is over when the joints are there, which is what parked means."""
         assert self._move is not None
@@ -419,12 +423,12 @@ class ArmLogic:
             self._hold(measured, Mode.HOLDING, f"the clock was set back by {step_s:.1f} s")
 
     def _hold_for(self, problem: str, *, latched: bool, measured: Measurement) -> None:
-        if self.mode is Mode.STOPPED or (self.mode is Mode.WAITING and not latched):
-            return
-        self._move = None
         if latched:
-            self._hold(measured, Mode.STOPPED, f"{problem}; mend it, then call ~/clear")
-        else:
+            if self.mode is not Mode.STOPPED or not self.reason.startswith(problem):
+                self._move = None
+                self._hold(measured, Mode.STOPPED, f"{problem}; mend it, then call ~/clear")
+        elif self.mode not in (Mode.STOPPED, Mode.WAITING):
+            self._move = None
             self._hold(measured, Mode.WAITING, problem)
 
     def _hold(self, measured: Measurement, mode: Mode, reason: str, level: str = "warn") -> None:

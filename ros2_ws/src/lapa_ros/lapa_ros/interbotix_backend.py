@@ -84,6 +84,7 @@ class InterbotixBackend(TopicBackend):
     succeeds, then every `POLL_S` a look at the motors.
     """
 
+    is_real = True
     POLL_S = 1.0
     RETRY_S = 1.0
     ANSWER_S = 2.0
