@@ -241,6 +241,7 @@ def _rounded(value: float) -> float:
 
 def main(config: BenchVlaConfig) -> None:
     """Measure, and print one JSON object on the last line."""
+    models = {name: measure(name, make(), config) for name, make in models_of(config).items()}
     result = {
         "bench": "vla",
         "config": asdict(config),
@@ -249,7 +250,7 @@ def main(config: BenchVlaConfig) -> None:
         else platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "models": {name: measure(name, make(), config) for name, make in models_of(config).items()},
+        "models": models,
     }
     if config.gpu:
         result["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)

@@ -39,7 +39,7 @@ def random_model(
         SetupError: no such device, or too little free memory.
     """
     if device != "cpu" and not torch.cuda.is_available():
-        raise SetupError(f"device is {device}, but torch sees no GPU here; use --device cpu")
+        raise SetupError(f"device is {device}, but torch sees no CUDA device; use --device cpu")
     config = MODELS[preset]
     own = torch.float32 if device == "cpu" else getattr(torch, getattr(config, "dtype", "float32"))
     family = model_class(config.KIND)

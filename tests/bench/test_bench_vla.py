@@ -108,7 +108,7 @@ def test_a_model_that_does_not_fit_is_refused(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_named():
-    with pytest.raises(SetupError, match="device is cuda, but torch sees no GPU"):
+    with pytest.raises(SetupError, match="device is cuda, but torch sees no CUDA device"):
         main(BenchVlaConfig(device="cuda"))
 
 

@@ -21,7 +21,7 @@ class WeightsMark:
             for name, part in owner._modules.items()
         ]
         self._tensors = [
-            (owner, name, tensor, tensor.data_ptr(), _writes(tensor))
+            (owner, name, tensor, *_state(tensor))
             for module in modules
             for owner in (module._parameters, module._buffers)
             for name, tensor in owner.items()
@@ -34,11 +34,15 @@ class WeightsMark:
         New ones beside the old are read by nothing that was recorded.
         """
         return all(owner.get(name) is part for owner, name, part in self._parts) and all(
-            owner.get(name) is tensor and tensor.data_ptr() == address and _writes(tensor) == writes
+            owner.get(name) is tensor and _state(tensor) == (address, writes)
             for owner, name, tensor, address, writes in self._tensors
         )
 
 
-def _writes(tensor: Tensor) -> int:
-    """Return how often a tensor was written to; those of inference mode do not count."""
-    return -1 if tensor.is_inference() else tensor._version
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor (of a sharded one, this process's part) lies, and how often it was written to.
+
+    Those of inference mode do not count their writes.
+    """
+    tensor = getattr(tensor, "_local_tensor", tensor)
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
