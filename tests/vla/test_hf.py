@@ -266,3 +266,16 @@ def test_blocks_that_are_computed_twice_give_the_same_gradients(folder, bins, fr
         found.append([p.grad for p in model.parameters() if p.grad is not None])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_bfloat16_autocast_computes_nearly_the_same(model):
+    inputs = model.prepare(images(), WORDS)
+    codes = torch.zeros(2, 4, dtype=torch.int64)
+    exact = model.latent_logits(inputs, codes).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.latent_logits(inputs, codes)
+    rounded.square().mean().backward()
+    assert ((rounded - exact).norm() / exact.norm()) < 0.05
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+    model.zero_grad()

@@ -20,6 +20,7 @@ from lapa_core.vla import finetune, pretrain
 from lapa_core.vla.adapters import merged
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.config import FinetuneConfig, LoopConfig, PretrainConfig, TrunkConfig
+from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.lwm.config import LWM_DEBUG
 from lapa_core.vla.objective import PretrainObjective
 from tests.toy import toy_store, write_labels
@@ -30,11 +31,13 @@ LOOP: dict[str, Any] = {
     "learning_rate": 1e-3,
 }  # fmt: skip
 LWM: dict[str, Any] = {**LOOP, "model": LWM_DEBUG, "unknown_word_share": 0.0, "labels": Path()}
+QWEN = HfConfig(model="toy-qwen2_5_vl", image_px=16, max_text=200, freeze_vision=False)
 CASES: dict[str, LoopConfig] = {
     "film_ddp": PretrainConfig(**LOOP, model=SMALL, labels=Path(), unknown_word_share=0.2),
     "lwm_ddp": PretrainConfig(**LWM, micro_batch=2, length_window=2),
     "lwm_fsdp2": PretrainConfig(**LWM, parallel="fsdp2", recompute=True, micro_batch=2),
     "lwm_lora": PretrainConfig(**LWM, parallel="fsdp2", lora_rank=4),
+    "hf_fsdp2": PretrainConfig(**{**LWM, "model": QWEN}, parallel="fsdp2", recompute=True),
     "finetune_ddp": FinetuneConfig(**LOOP, model=SMALL, head_steps=2, dropout=0.0, max_bins=8),
     "finetune_fsdp2": FinetuneConfig(
         **LOOP, model=LWM_DEBUG, parallel="fsdp2", head_steps=2, dropout=0.0, max_bins=8
