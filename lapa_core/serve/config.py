@@ -31,6 +31,8 @@ class ServeConfig:
     """Compile a large model's decoding, for a GPU: minutes at the start, less time per action."""
     temperature: float | None = None
     """Of the sampling of bins; 0 takes the likeliest, none takes the checkpoint's own."""
+    top_k: int = 0
+    """Sample from so many of the likeliest bins only; 0 from all."""
     seed: int = 0
     """Of the sampling."""
     host: str = "127.0.0.1"

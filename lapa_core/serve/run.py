@@ -51,6 +51,7 @@ def main(config: ServeConfig) -> None:
         config.checkpoint,
         config.device,
         temperature=config.temperature,
+        top_k=config.top_k,
         seed=config.seed,
         compile=config.compile,
     )

@@ -91,6 +91,7 @@ class PolicyNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to think."""
+        assert self._policy is not None, "a node is configured before it is activated"
         self._worker = PolicyWorker(
             policy=self._policy, decode=lambda message: self._frozen.check(images.to_rgb(message)),
             mailbox=self._mailbox, readiness=self._readiness, emit=self._publish, clock=self.now_s, say=self.say,
