@@ -59,6 +59,9 @@ def adapt(model: VlaModel, *, rank: int, alpha: int, nf4: bool = False, bf16: bo
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers), model)
     for parameter in heads:
         parameter.requires_grad_(True)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft gives adapters the type of what they stand beside
+            parameter.data = parameter.data.float()
 
 
 def head_names(model: VlaModel) -> list[str]:

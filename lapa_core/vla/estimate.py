@@ -2,8 +2,9 @@
 """What a training run would take, computed before anything is allocated: parameters, memory per process, FLOPs.
 
 One step of the real model runs on torch's meta device, where tensors have shapes and no memory: its multiplications
-are counted, and so are the bytes that autograd keeps for the backward pass. What is not counted: CUDA's own context
-(about 0.5 GB), fragmentation, and the temporary tensors inside one operation.
+are counted, and so are the bytes that autograd keeps for the backward pass. There attention is not fused and keeps its
+matrix, so activations are an upper bound. Not counted: CUDA's own context, fragmentation, and the temporary tensors
+inside one operation.
 
 Shapes: B frames of one micro-batch, L positions, K latent tokens, A action dimensions (7).
 """
@@ -11,7 +12,7 @@ Shapes: B frames of one micro-batch, L positions, K latent tokens, A action dime
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,13 +119,15 @@ def _estimate(
 ) -> Estimate:
     model = _meta_model(config, sizes)
     units = model.blocks()
-    plain = _one_pass(_meta_model(config, sizes), config, micro, again=False)
-    passed = (
-        _one_pass(_meta_model(config, sizes), config, micro, again=True)
-        if config.recompute and units
-        else plain
-    )
-    inside = (plain.kept_bytes - passed.kept_bytes) // max(len(units), 1)
+    memory = _standing(model, config, processes)
+    if _casts(model, config):
+        model.to(torch.bfloat16)  # the meta device has no autocast
+    whole = _one_pass(model, micro)
+    passed = whole
+    if config.recompute and units:
+        recompute(units)
+        passed = _one_pass(model, micro)
+    inside = (whole.kept_bytes - passed.kept_bytes) // max(len(units), 1)
     return Estimate(
         kind=sizes.KIND,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -135,7 +138,7 @@ def _estimate(
         micro_batch=micro,
         positions=_positions(_example(model, 1)),
         step_flops=passed.flops * share / micro,
-        memory=_memory(model, config, processes, passed.kept_bytes + inside),
+        memory=replace(memory, activations=passed.kept_bytes + inside),
     )
 
 
@@ -187,14 +190,9 @@ def _bins(most: int) -> ActionBins:
     return ActionBins.fit(values_NA, most)
 
 
-def _one_pass(
-    model: VlaModel, config: PretrainConfig | FinetuneConfig, batch: int, *, again: bool
-) -> _Pass:
+def _one_pass(model: VlaModel, batch: int) -> _Pass:
     """Run forward and backward of one micro-batch on the meta device."""
-    if _casts(model, config):
-        model.to(torch.bfloat16)  # the meta device has no autocast
-    if again:
-        recompute(model.blocks())
+    model.zero_grad()
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -279,10 +277,8 @@ def _positions(inputs: Inputs) -> int:
     return sum(inputs[name].shape[1] for name in parts) if "text" in inputs else 0
 
 
-def _memory(
-    model: VlaModel, config: PretrainConfig | FinetuneConfig, processes: int, activations: int
-) -> Memory:
-    """Divide what can be divided among the processes."""
+def _standing(model: VlaModel, config: PretrainConfig | FinetuneConfig, processes: int) -> Memory:
+    """Return what lies in memory between steps, with what can be divided divided among the processes."""
     bf16, sharded = _casts(model, config), config.parallel == "fsdp2"
     units = model.blocks()
     inside = {id(p) for unit in units for p in unit.parameters()}
@@ -298,7 +294,7 @@ def _memory(
         gradients=round(4 * trained * (2 if processes > 1 and not sharded else 1)),
         optimizer=round(8 * trained),
         gathered=round(_gathered_bytes(model, units, sharded=sharded, bf16=bf16)),
-        activations=activations,
+        activations=0,
     )
 
 

@@ -4,6 +4,7 @@
 Each kind of token (text, vision, latent, action) has ids from 0, an embedding table and a head of its own. A head is
 one linear layer without bias (the paper's section 3.2). As in the release nothing is frozen but the VQGAN; the text
 and vision heads, which no loss of the paper reaches, stand still too. `text_loss.py` has the release's text loss.
+Frames come as everywhere here, cut to the middle square; the release squeezes the whole picture into one.
 
 Shapes: B sequences, T prompt positions, V ids of a frame and its end mark, L prefix positions, Q positions of a call,
 K tokens of an answer, N codes or bins, A action dimensions (7), D width.
@@ -20,11 +21,9 @@ from torch import Tensor, nn
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError
-from lapa_core.vla.base import Choose, Head, Inputs, VlaModel
-from lapa_core.vla.decode.cache import attention_mask
-from lapa_core.vla.decode.forced import forced_logits
+from lapa_core.vla.base import Head, Inputs
+from lapa_core.vla.chunk import INIT_STD
 from lapa_core.vla.decode.protocol import KvStore, Prompt
-from lapa_core.vla.decode.static import decode_sequence
 from lapa_core.vla.lwm.config import LwmConfig
 from lapa_core.vla.lwm.layers import LwmLayer, LwmNorm
 from lapa_core.vla.lwm.prompt import corpus, opening, prompts
@@ -32,14 +31,13 @@ from lapa_core.vla.lwm.rope import rotary_table
 from lapa_core.vla.lwm.text_loss import tail_logits
 from lapa_core.vla.lwm.tokenizer import SentencePieceText
 from lapa_core.vla.lwm.vqgan import Vqgan
+from lapa_core.vla.sequence import SequenceVla
 
-INIT_STD = 0.02
-"""Of every fresh matrix (Llama's; facts/lapa.md 2.5 on the release's own, which differs by accident)."""
 _PROMPTS_KEPT = 64
 """Batches of instructions whose ids are kept on the device."""
 
 
-class LwmVla(VlaModel):
+class LwmVla(SequenceVla):
     """A `SequenceModel` (`lapa_core.vla.decode.protocol`) over Llama layers."""
 
     text_type = SentencePieceText
@@ -158,7 +156,7 @@ class LwmVla(VlaModel):
         weight, device = self.norm.weight.dtype, self.device.type
         if weight != torch.float32:
             return weight
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)
         own: torch.dtype = getattr(torch, self.config.dtype)
         return own
@@ -218,11 +216,6 @@ class LwmVla(VlaModel):
             logits: Tensor = self.heads[space](hidden)
         return logits.float()
 
-    def latent_logits(self, inputs: Inputs, codes_BK: Tensor) -> Tensor:
-        """Return (B, K, N), teacher forced."""
-        self.need_latent()
-        return forced_logits(self, inputs, "latent", codes_BK)
-
     def learn_text(self) -> None:
         """Let the text head learn."""
         self.heads["text"].requires_grad_(True)
@@ -234,27 +227,10 @@ class LwmVla(VlaModel):
         loss = F.cross_entropy(tail.text_BSN.flatten(0, 1), tail.text_BS.flatten())
         return tail.latent_BKN, loss
 
-    def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
-        """Return (B, A, N), teacher forced; bins that a dimension has not are -inf."""
-        self.need_bins()
-        return forced_logits(self, inputs, "action", bins_BA)
-
-    def decode(self, inputs: Inputs, head: Head, choose: Choose) -> Tensor:
-        """Return the chosen ids; as many as the head has tokens."""
-        return decode_sequence(self, inputs, head, choose)
-
     @property
     def width(self) -> int:
         """Width of the residual stream."""
         return self.config.hidden
-
-    def summary(self, inputs: Inputs) -> Tensor:
-        """Return the state (B, D) behind `<action>`."""
-        embeddings_BLD = self.prefix_embeddings(inputs, "action")
-        visible_BL = self.visible(inputs, "action")
-        mask = attention_mask(visible_BL, 0, visible_BL.shape[1], embeddings_BLD.dtype)
-        positions = self.positions(inputs, "action")
-        return self.backbone(embeddings_BLD, positions, mask, None)[:, -1]
 
     def _add_space(self, space: str, ids: int) -> None:
         """Add an embedding table and a head, where and of what type the others are."""
