@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -19,30 +16,12 @@ from lapa_core.ros_env import isolated, workspace_environment
 from lapa_core.sim.env import TabletopEnv
 from lapa_core.supervisor import Supervisor
 from lapa_core.up import process_plans
+from tests.end_to_end.nodes import Log, lapa
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-LIMIT_S = 150.0
 SEED = 600_000
 MEAN_DIFFERENCE = 4.0
 """Grey levels: JPEG and H.264 cost two; one block elsewhere costs two or three more."""
-
-
-def lapa(*arguments, environ):
-    """Run one command as a user does; return its output."""
-    command = [sys.executable, "-m", "lapa_core", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        env=environ,
-        timeout=LIMIT_S,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, (
-        f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}"
-    )
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +45,7 @@ def folder(tmp_path_factory, environ):
         folder / "labels",
         environ=environ,
     )
-    lapa("data", "verify", "--path", folder / "labels", environ=environ)
+    lapa("data", "doctor", "--path", folder / "labels", environ=environ)
     return folder
 
 
@@ -108,27 +87,6 @@ def test_the_demo_closes_the_loop_and_writes_its_figures(policy, environ, tmp_pa
     assert "observation to command" in output
     for name in ("episodes.mp4", "contact_sheet.png"):
         assert (out / name).stat().st_size > 1000
-
-
-class Log:
-    """Lines of all nodes, in their order."""
-
-    def __init__(self):
-        self.lines: list[str] = []
-
-    def __call__(self, name: str, line: str) -> None:
-        self.lines.append(f"{name}: {line}")
-
-    def wait_for(self, text: str, after: int = 0, limit_s: float = 40.0) -> int:
-        end_s = time.monotonic() + limit_s
-        while True:
-            for index, line in enumerate(self.lines[after:], after):
-                if text in line:
-                    return index
-            assert time.monotonic() < end_s, f"waited {limit_s} s for {text!r} in:\n" + "\n".join(
-                self.lines
-            )
-            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,11 @@ from lapa_core.ros_env import isolated, workspace_environment
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 LIMIT_S = 90.0
-TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 """Makes standard input the terminal of the session, as a login does, and goes on as the command."""
 
 
@@ -88,8 +92,8 @@ def terminal():
 def test_a_person_at_a_terminal_drives_stops_and_leaves(terminal):
     terminal.wait_for("keys of /dev/")
     terminal.wait_for("arm.*holding: joint states arrive")
+    terminal.wait_for("teleop.*not moving: the switch is open")
     assert not terminal.settings_now()[3] & termios.ECHO
-    time.sleep(1.0)  # every node hears every other one
     terminal.hold("q", 1.0)
     moving = terminal.wait_for("arm.*tracking: following operator").end()
     held = terminal.wait_for(r"arm.*holding: no command for 0\.6 s \(watchdog\)", moving).end()

@@ -17,7 +17,7 @@ from lapa_ros.demonstrator import Demonstrator
 from lapa_ros.remote import GraphError, call, wait_until
 from lapa_ros.scene import SceneControl
 
-VERB_LIMIT_S = 60.0
+VERB_LIMIT_S = 30.0
 """Longest time that a verb may take: the recording is closed and judged [s]."""
 PATIENCE_S = 60.0
 """So long a recorder or session node that was killed may take to be back [s]."""
