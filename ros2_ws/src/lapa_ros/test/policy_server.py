@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A `lapa serve` in a thread of the test, whose model names the frame it saw and fails, freezes or ends when told."""
+"""A `lapa serve` in a thread of the test, whose model names the frame it saw and is slow, freezes or ends when told."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 
@@ -39,10 +40,12 @@ class Server:
         self._port = 0
         self.go_on = threading.Event()
         self.go_on.set()
+        self.delay_s = 0.0
         self.start()
 
     def step(self, frame, instruction):
         assert self.go_on.wait(20.0)
+        time.sleep(self.delay_s)
         bins = np.array(bins_of(int(frame[0, 0, 0])))
         action = BINS.decode(bins)
         return Decision(action, bins, None, action[None])

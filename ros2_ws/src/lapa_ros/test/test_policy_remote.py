@@ -73,8 +73,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(spinner, contract, server):
-    overrides = {"checkpoint": server.address, "server_timeout_s": TIMEOUT_S}
+def scene(spinner, contract, server, request):
+    timeout_s = getattr(request, "param", TIMEOUT_S)
+    overrides = {"checkpoint": server.address, "server_timeout_s": timeout_s}
     node = PolicyNode(
         parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()]
     )
@@ -108,6 +109,17 @@ def test_a_server_that_freezes_is_given_up_and_its_late_answers_move_nothing(
     assert capfd.readouterr().err.count("did not answer within 0.25 s") == 1
     count = len(scene.deltas)
     server.go_on.set()
+    spinner.wait(lambda: len(scene.deltas) >= count + 5, "five more deltas")
+    scene.check()
+
+
+@pytest.mark.parametrize("scene", [2.0], indirect=True)
+def test_answers_that_come_too_late_for_their_frame_move_nothing(scene, spinner, server, capfd):
+    server.delay_s = 0.4
+    assert scene.silent_for(1.5)
+    assert capfd.readouterr().err.count("no command: its frame is") == 1
+    count = len(scene.deltas)
+    server.delay_s = 0.0
     spinner.wait(lambda: len(scene.deltas) >= count + 5, "five more deltas")
     scene.check()
 
