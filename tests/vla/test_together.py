@@ -15,7 +15,7 @@ from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, SetupError
 from lapa_core.vla.checkpoint import load_vla
 from tests.torchrun import REPOSITORY, TOLERANCE, metrics, torchrun
-from tests.vla.together import CASES, fresh_lwm, run_case, run_half
+from tests.vla.together import CASES, NEAR, fresh_lwm, run_case, run_half
 
 pytestmark = pytest.mark.slow
 RESUMED = ("lwm_ddp", "lwm_fsdp2", "lwm_lora")
@@ -53,6 +53,16 @@ def test_two_processes_equal_one(two, tmp_path, case):
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_bfloat16_over_float32_weights_stays_near_float32(two, case):
+    near = metrics(two / NEAR[case][0])
+    for mine, theirs in zip(metrics(two / case), near, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
+        assert mine["loss"] != theirs["loss"], "it is not the same"
+    kinds = {tensor.dtype for tensor in weights(two / case).values()}
+    assert kinds == {torch.float32}, "written in the type that they came in"
 
 
 @pytest.mark.parametrize("case", RESUMED)

@@ -45,6 +45,13 @@ CASES: dict[str, LoopConfig] = {
 }  # fmt: skip
 """Name -> recipe; also trained in one process by the test."""
 
+_BF16 = {"parallel": "fsdp2", "precision": "bf16", "recompute": True, "micro_batch": 2}
+NEAR: dict[str, tuple[str, LoopConfig]] = {
+    "bf16": ("lwm_fsdp2", PretrainConfig(**{**LWM, **_BF16})),
+    "bf16_lora": ("lwm_lora", PretrainConfig(**{**LWM, **_BF16, "lora_rank": 4})),
+}
+"""Name -> the case of `CASES` that computes nearly the same in float32, and the recipe."""
+
 
 class Interrupted(Exception):
     """Stands for the end of a process after the state of step 2 was saved."""
@@ -108,6 +115,8 @@ if __name__ == "__main__":
         if not labels.exists():
             write_toy_labels(labels)
     for case, recipe in CASES.items():
+        run_case(recipe, labels, folder / case)
+    for case, (_, recipe) in NEAR.items():
         run_case(recipe, labels, folder / case)
     for case in ("lwm_ddp", "lwm_fsdp2", "lwm_lora"):
         run_half(CASES[case], labels, folder / f"{case}_half")
