@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lapa_msgs.msg import RecorderState
 from lapa_msgs.srv import StartEpisode, StopEpisode
+from rclpy.task import Future
 
 from lapa_core.data.mcap_episode import recover
 from lapa_core.errors import ContractError, DataError
@@ -19,7 +20,7 @@ from lapa_ros.clock import to_stamp
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health
 from lapa_ros.episode_file import Stream
 from lapa_ros.lifecycle import ManagedNode, run
-from lapa_ros.recording import RecordingSession
+from lapa_ros.recording import RESERVED_BYTES, RecordingSession
 from lapa_ros.remote import in_thread
 from lapa_ros.schema import message_class, schema_text
 
@@ -67,7 +68,7 @@ class RecorderNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to report; recording starts with ~/start."""
-        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
+        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._look)
 
     def stop(self) -> None:
         """Save the open episode, marked as interrupted."""
@@ -167,6 +168,24 @@ class RecorderNode(ManagedNode):
         self._closing = False
         self._publish_state()
         return response
+
+    def _look(self) -> None:
+        """End the open episode while there is room to end it well; then report."""
+        session = self._session
+        if session.file is not None and (problem := session.space_problem(RESERVED_BYTES)):
+            finish = session.stop(save=True, outcome="interrupted", now_s=self.now_s())
+            session.message = f"the episode was ended: {problem}"
+            self.get_logger().error(session.message)
+            self._closing = True
+            in_thread(self, finish).add_done_callback(self._ended)
+        self._publish_state()
+
+    def _ended(self, future: Future) -> None:
+        self._closing = False
+        if future.exception() is not None:
+            self._session.message = str(future.exception())
+            self.get_logger().error(self._session.message)
+        self._publish_state()
 
     def _publish_state(self) -> None:
         session = self._session

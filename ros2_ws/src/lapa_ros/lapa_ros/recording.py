@@ -19,6 +19,9 @@ from lapa_ros.episode_file import EpisodeFile, Stream
 MIN_FREE_BYTES = 500 * 1024**2
 """Recording does not start with less free disk than this: hundreds of episodes."""
 
+RESERVED_BYTES = 250 * 1024**2
+"""An open episode is ended with this much free disk left: enough to end it well."""
+
 MAX_SILENCE_S = 1.0
 """A required topic that was not heard for so long is silent [s]."""
 
@@ -102,10 +105,8 @@ class RecordingSession:
                 "the instruction is empty; an episode without one cannot train anything"
             )
         extra = _parse_object(metadata_json)
-        if (free := shutil.disk_usage(self.folder).free) < MIN_FREE_BYTES:
-            raise DataError(
-                f"{free / 1e6:.0f} MB are free at {self.folder}; {MIN_FREE_BYTES / 1e6:.0f} MB are needed"
-            )
+        if problem := self.space_problem(MIN_FREE_BYTES):
+            raise DataError(problem)
         now = datetime.now(timezone.utc)
         episode_id = f"ep_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}"
         metadata = {
@@ -174,6 +175,15 @@ class RecordingSession:
             stream.topic: ns * 1e-9 for stream, ns in zip(self.streams, self._heard_ns, strict=True)
         }
         return [topic for topic in topics if now_s - heard_s.get(topic, 0.0) > MAX_SILENCE_S]
+
+    def space_problem(self, needed_bytes: int) -> str:
+        """Return a sentence when less than `needed_bytes` are free where the episodes lie; else ""."""
+        free = shutil.disk_usage(self.folder).free
+        if free >= needed_bytes:
+            return ""
+        return (
+            f"{free / 1e6:.0f} MB are free at {self.folder}; {needed_bytes / 1e6:.0f} MB are needed"
+        )
 
     def num_in_folder(self) -> int:
         """Return how many finished episodes the folder holds."""

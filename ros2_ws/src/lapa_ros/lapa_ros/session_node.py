@@ -143,7 +143,7 @@ class SessionNode(ManagedNode):
         return RECORDING if self._open_id else DONE if self._slot is None else SETUP
 
     def _on_recorder(self, state: RecorderState) -> None:
-        """Notice an episode that is lost because the recorder was started anew."""
+        """Notice an episode that ended without a verb: the recorder was started anew, or the disk is full."""
         recording = state.state == RecorderState.STATE_RECORDING
         same = recording and state.episode_id == self._open_id
         if (
@@ -153,7 +153,8 @@ class SessionNode(ManagedNode):
         ):
             self._open_id = ""
             self._phase = self._phase_at_rest()
-            self._tell("the recorder has lost the episode, once more please")
+            why = f": {state.message}" if state.message else ""
+            self._tell(f"the recorder has ended the episode by itself{why}; once more please")
 
     def _record(self) -> str:
         assert self._slot is not None

@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_core.ros_env import free_domain_id
@@ -66,6 +69,14 @@ class Spinner:
         self._nodes.append(node)
         self._executor.add_node(node)
         return node
+
+    def start(self, kind: type[Node], **parameters: object) -> Any:
+        """Return a lifecycle node that is configured, active and spun."""
+        overrides = [Parameter(key, value=value) for key, value in parameters.items()]
+        node = kind(parameter_overrides=overrides)
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        return self.add(node)
 
     def wait(self, condition: Callable[[], object], what: str, limit_s: float = 30.0) -> None:
         end_s = time.monotonic() + limit_s

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,3 +213,19 @@ def test_the_state_topic_shows_progress(recorder, spinner):
     recorder.stop()
     spinner.wait(lambda: recorder.states[-1].state == RecorderState.STATE_IDLE, "idle")
     assert (recorder.states[-1].num_saved, recorder.states[-1].num_in_folder) == (1, 1)
+
+
+def test_an_episode_is_ended_whole_before_the_disk_is_full(recorder, spinner, monkeypatch):
+    episode_id = recorder.start()
+    enough = recorder.num_sent + 30
+    spinner.wait(lambda: recorder.num_sent > enough, "30 messages")
+    nearly_full = shutil.disk_usage(recorder.folder)._replace(free=100_000_000)
+    monkeypatch.setattr("lapa_ros.recording.shutil.disk_usage", lambda _: nearly_full)
+    path = recorder.folder / f"{episode_id}.mcap"
+    spinner.wait(path.is_file, "the end of the episode")
+    assert len(positions(path)) > 10
+    assert read_recording(path).metadata["outcome"] == "interrupted"
+    spinner.wait(lambda: recorder.states[-1].state == RecorderState.STATE_IDLE, "the state")
+    assert "100 MB are free" in recorder.states[-1].message
+    with pytest.raises(GraphError, match="100 MB are free"):
+        recorder.start()

@@ -31,15 +31,6 @@ tasks:
 """
 
 
-def start(spinner, kind, **parameters):
-    node = kind(
-        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()]
-    )
-    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
-    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
-    return spinner.add(node)
-
-
 class Person:
     """Hears what is asked for, and presses buttons; joint states come by themselves."""
 
@@ -86,14 +77,12 @@ def folder(tmp_path):
 
 @pytest.fixture
 def recorder(spinner, folder):
-    return start(
-        spinner, RecorderNode, folder=str(folder), topics=TOPICS, required=["joint_states"]
-    )
+    return spinner.start(RecorderNode, folder=str(folder), topics=TOPICS, required=["joint_states"])
 
 
 @pytest.fixture
 def person(spinner, folder, recorder):
-    start(spinner, SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder))
+    spinner.start(SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder))
     person = Person(spinner)
     person.wait_phase(SessionState.PHASE_SETUP)
     return person
@@ -149,9 +138,8 @@ def test_undo_with_nothing_kept_says_so(person):
 
 
 def test_a_recorder_that_refuses_leaves_the_session_where_it_was(spinner, folder):
-    start(spinner, SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder))
-    start(
-        spinner,
+    spinner.start(SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder))
+    spinner.start(
         RecorderNode,
         folder=str(folder),
         topics=TOPICS,
@@ -169,7 +157,7 @@ def test_an_episode_that_a_restarted_recorder_lost_is_asked_for_again(person, re
     person.wait_phase(SessionState.PHASE_RECORDING)
     recorder._session.stop(save=True, outcome="interrupted", now_s=recorder.now_s())()
     person.wait_phase(SessionState.PHASE_SETUP)
-    assert "lost the episode" in person.state.message
+    assert "ended the episode by itself" in person.state.message
 
 
 def test_nobody_as_operator_is_refused(ros_domain, folder):

@@ -14,23 +14,12 @@ from lapa_ros.clock import to_seconds
 from lapa_ros.teleop_input_node import RETRY_S, TeleopInputNode
 from lapa_ros.teleop_joystick import AXIS, BUTTON, EVENT, INITIAL
 from lapa_ros.teleop_node import TeleopNode
-from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState, Joy
 
 SLACK_S = 0.3
 """A busy machine; the times themselves are held by the tests of the logic."""
 READY, STOP, RB, X = 3, 1, 5, 2
-
-
-def start(spinner, kind, **parameters):
-    node = kind(
-        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()]
-    )
-    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
-    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
-    return spinner.add(node)
 
 
 class Hand:
@@ -79,9 +68,9 @@ class Hand:
 
 @pytest.fixture
 def hand(spinner, request):
-    start(spinner, ArmNode, backend="dry_run", max_command_age_s=0.5)
+    spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5)
     parameters = {"device": "joy", "input_timeout_s": 0.5, **getattr(request, "param", {})}
-    start(spinner, TeleopNode, **parameters)
+    spinner.start(TeleopNode, **parameters)
     hand = Hand(spinner)
     hand.wait_mode(ArmState.MODE_HOLDING)
     time.sleep(0.3)  # the switch is seen open
@@ -177,7 +166,7 @@ def test_a_gamepad_of_this_machine_speaks_and_its_loss_is_silence(spinner, tmp_p
     heard: list[Joy] = []
     ear = spinner.add(Node("ear"))
     ear.create_subscription(Joy, "joy", heard.append, qos.INPUT)
-    node = start(spinner, TeleopInputNode, device="joystick", path=str(path))
+    node = spinner.start(TeleopInputNode, device="joystick", path=str(path))
     spinner.wait(lambda: len(heard) > 10, "readings although nothing changes")
     assert list(heard[-1].buttons) == [0, 1]
     assert to_seconds(heard[-1].header.stamp) > to_seconds(heard[0].header.stamp)
