@@ -20,6 +20,7 @@ from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError
 from lapa_core.vla.decode.choose import Sample, greedy, make_choose
 from lapa_core.vla.decode.forced import forced_logits, next_positions
+from lapa_core.vla.decode.plan import Prefix, round_up
 from lapa_core.vla.decode.protocol import Prompt
 from lapa_core.vla.decode.static import (
     DecodeOptions,
@@ -284,6 +285,21 @@ def test_inference_mode_may_come_and_go():
     forced_logits(model, inputs, "latent", first).sum().backward()  # an answer may be a label
 
 
+def test_few_batch_sizes_occur():
+    visible = torch.tensor([[0, 1], [1, 1], [1, 0]], dtype=torch.bool)
+    embeddings = torch.rand(3, 2, 5)
+    for positions in (visible.long(), torch.stack([visible.long() + n for n in range(3)])):
+        padded = round_up(Prefix(embeddings, positions, visible))
+        assert torch.equal(padded.embeddings_BLD, embeddings[[0, 1, 2, 2]])
+        assert torch.equal(padded.positions, positions[..., [0, 1, 2, 2], :])
+        assert torch.equal(padded.visible_BL, visible[[0, 1, 2, 2]])
+    sizes = [1, 2, 4, 4, 8, 8, 8, 8, 16]
+    prefixes = [
+        Prefix(t, t[..., 0], t[..., 0] > 0) for t in (torch.ones(n, 2, 1) for n in range(1, 10))
+    ]
+    assert [len(round_up(prefix).visible_BL) for prefix in prefixes] == sizes
+
+
 def test_a_missing_head_is_named():
     model = Toy().eval()
     model.bins = None
@@ -310,9 +326,10 @@ def test_two_graphs_are_compiled(monkeypatch):
     compiled.passes = None  # a list that grows would be a reason to compile again
     use_options(compiled, DecodeOptions(compile=True))
     for seed in (0, 1):
-        inputs = inputs_of(2, seed=seed)
-        mine = decode_sequence(compiled, inputs, "action", greedy)
-        assert mine.tolist() == decode_sequence(plain, inputs, "action", greedy).tolist()
+        for batch in (1, 2):
+            inputs = inputs_of(batch, seed=seed)
+            mine = decode_sequence(compiled, inputs, "action", greedy)
+            assert mine.tolist() == decode_sequence(plain, inputs, "action", greedy).tolist()
     assert counter.frame_count == 2  # the frame's, and one that all steps share
 
 
@@ -322,7 +339,7 @@ def test_recorded_graphs_give_what_eager_runs_give(head):
     recorded, eager = Toy().eval().cuda(), Toy().eval().cuda()
     use_options(eager, DecodeOptions(graphs=False))
     for seed in range(3):
-        inputs = {name: value.cuda() for name, value in inputs_of(2, seed=seed).items()}
+        inputs = {name: value.cuda() for name, value in inputs_of(seed + 1, seed=seed).items()}
         mine = decode_sequence(recorded, inputs, head, greedy)
         assert mine.tolist() == decode_sequence(eager, inputs, head, greedy).tolist()
 

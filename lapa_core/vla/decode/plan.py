@@ -35,6 +35,17 @@ class Prefix(NamedTuple):
     """False at padding."""
 
 
+def round_up(prefix: Prefix) -> Prefix:
+    """Repeat the last sequence until there are 1, 2, 4, 8, ..., so that few batch sizes occur."""
+    batch = len(prefix.visible_BL)
+    if (size := 1 << (batch - 1).bit_length()) == batch:
+        return prefix
+    rows = torch.arange(size, device=prefix.visible_BL.device).clamp_max(batch - 1)
+    return Prefix(
+        prefix.embeddings_BLD[rows], prefix.positions[..., rows, :], prefix.visible_BL[rows]
+    )
+
+
 class _Layout(NamedTuple):
     """Where the T positions are, and who sees whom."""
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lapa_core.errors import CheckpointError
 from lapa_core.vla.decode.choose import Choose, Sample, greedy
-from lapa_core.vla.decode.plan import Backbone, Plan, Prefix
+from lapa_core.vla.decode.plan import Backbone, Plan, Prefix, round_up
 from lapa_core.vla.decode.protocol import SequenceModel
 from lapa_core.vla.decode.recorded import Recorded
 from lapa_core.vla.decode.weights import WeightsMark
@@ -39,7 +39,8 @@ class DecodeOptions:
     graphs: bool = True
     """Record CUDA graphs, where the model is on a GPU and the chooser is `greedy` or a `Sample`."""
     compile: bool = False
-    """Compile the passes of an answer with torch.compile: fewer, fused kernels after some minutes at the start."""
+    """Compile the passes of an answer to one frame with torch.compile: fewer, fused kernels after some minutes at the
+    start. Batches, of which each size would take its own minutes, stay as they are."""
 
 
 class _Kept:
@@ -73,12 +74,15 @@ class Decoder:
         tokens = head_tokens(model, head)
         self._forget_what_is_old(model)
         prefix = _prefix_of(model, inputs, head)
+        batch = len(prefix.visible_BL)
         prompt = None if model.full_prefix else model.prompt(inputs, head)
         recordable = (
             self._options.graphs
             and prefix.embeddings_BLD.is_cuda
             and (choose is greedy or isinstance(choose, Sample))
         )
+        if recordable:
+            prefix = round_up(prefix)
         length = 0 if prompt is None else prompt.length
         key = (head, tokens, length, choose if recordable else None, *map(_form, prefix))
         kept = self._kept_for(key, lambda: Plan(prefix, head, tokens, length))
@@ -86,7 +90,7 @@ class Decoder:
         if prompt is not None and prompt.key is not kept.prompt:
             kept.plan.read_prompt(model)
             kept.prompt = prompt.key
-        backbone = self._backbone_of(model)
+        backbone = self._backbone_of(model) if batch == 1 else type(model).backbone
         if recordable and kept.recorded is None:
             generator = choose.generator if isinstance(choose, Sample) else None
             kept.recorded = Recorded(
@@ -98,7 +102,7 @@ class Decoder:
             kept.plan.answer(model, choose, backbone)
         else:
             kept.recorded.replay()
-        return kept.plan.ids_BK.clone()
+        return kept.plan.ids_BK[:batch].clone()
 
     def _forget_what_is_old(self, model: SequenceModel) -> None:
         """Drop graphs and prompts of weights that have changed, moved or been replaced."""
@@ -116,6 +120,7 @@ class Decoder:
         return self._kept[key]
 
     def _backbone_of(self, model: SequenceModel) -> Backbone:
+        """Return the pass over some positions, compiled if the options say so."""
         if self._backbone is None:
             own = type(model).backbone
             self._backbone = torch.compile(own, dynamic=False) if self._options.compile else own
