@@ -50,6 +50,19 @@ def test_a_model_that_is_nowhere_is_an_error_that_says_what_to_do(tmp_path):
         HfText.fetch(str(tmp_path / "nowhere"))
 
 
+def test_a_toy_is_made_once_where_the_cache_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAPA_CACHE", str(tmp_path))
+    before = torch.get_rng_state()
+    one = HfText.fetch("toy-smolvlm")
+    assert torch.equal(torch.get_rng_state(), before)
+    (made,) = (tmp_path / "backbones").iterdir()
+    stamp = (made / "config.json").stat().st_mtime_ns
+    assert HfText.fetch("toy-smolvlm").images == one.images
+    assert (made / "config.json").stat().st_mtime_ns == stamp
+    with pytest.raises(CheckpointError, match=r"'toy-gpt' is no toy.*toy-qwen2_5_vl"):
+        HfText.fetch("toy-gpt")
+
+
 def test_a_family_that_is_not_known_is_refused_with_those_that_are(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
     with pytest.raises(CheckpointError, match=r"llava.*qwen2_5_vl"):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-INIT_STD = 0.02
-"""Of new heads and embeddings, as in the release's modules (facts/lapa.md 2.5)."""
+from lapa_core.vla.chunk import INIT_STD
 
 
 class TokenHead(nn.Module):

@@ -19,15 +19,14 @@ from transformers import AutoModelForImageTextToText
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError, DataError
-from lapa_core.vla.base import Choose, Head, Inputs, VlaModel
-from lapa_core.vla.decode.cache import attention_mask
-from lapa_core.vla.decode.forced import forced_logits
+from lapa_core.vla.base import Head, Inputs
+from lapa_core.vla.chunk import INIT_STD
 from lapa_core.vla.decode.protocol import KvStore, Prompt
-from lapa_core.vla.decode.static import decode_sequence
 from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.hf.families import family_of
-from lapa_core.vla.hf.heads import INIT_STD, TokenHead
+from lapa_core.vla.hf.heads import TokenHead
 from lapa_core.vla.hf.text import STATE_ID, HfText, located, read_backbone_config, readable
+from lapa_core.vla.sequence import SequenceVla
 
 _ATTENTION = "sdpa"
 """The one implementation that takes masks of any form and is fused where it can be."""
@@ -36,8 +35,8 @@ _STEP = 16
 """Prompts are padded to multiples of this, so that few lengths occur."""
 
 
-class HfVla(VlaModel):
-    """Implements `lapa_core.vla.decode.protocol.SequenceModel` over a backbone of `transformers`."""
+class HfVla(SequenceVla):
+    """A `SequenceModel` over a backbone of `transformers`."""
 
     text_type = HfText
     config: HfConfig
@@ -125,20 +124,6 @@ class HfVla(VlaModel):
         images = len(self.config.cameras)
         return {**rest, "features": features_NPD.unflatten(0, (-1, images)).flatten(1, 2)}
 
-    def latent_logits(self, inputs: Inputs, codes_BK: Tensor) -> Tensor:
-        """As `VlaModel`."""
-        self.need_latent()
-        return forced_logits(self, inputs, "latent", codes_BK)
-
-    def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
-        """As `VlaModel`."""
-        self.need_bins()
-        return forced_logits(self, inputs, "action", bins_BA)
-
-    def decode(self, inputs: Inputs, head: Head, choose: Choose) -> Tensor:
-        """As `VlaModel`."""
-        return decode_sequence(self, inputs, head, choose)
-
     @property
     def language(self) -> Any:
         """The language model inside the network."""
@@ -148,15 +133,6 @@ class HfVla(VlaModel):
     def width(self) -> int:
         """As `VlaModel`."""
         return int(self.language.config.hidden_size)
-
-    def summary(self, inputs: Inputs) -> Tensor:
-        """As `VlaModel`: the last hidden state of the prompt."""
-        prefix_BLD = self.prefix_embeddings(inputs, "action")
-        length = prefix_BLD.shape[1]
-        mask = attention_mask(
-            inputs["visible"], 0, length, prefix_BLD.dtype, full_prefix=self.full_prefix
-        )
-        return self.backbone(prefix_BLD, self.positions(inputs, "action"), mask, None)[:, -1]
 
     def give_latent_head(self, tokens: int, codes: int) -> None:
         """As `VlaModel`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def toy_backbone(model: str) -> Path:
         raise CheckpointError(
             f"{model!r} is no toy backbone; known are {', '.join(PREFIX + known for known in FAMILIES)}"
         )
-    folder = default_cache_dir() / "backbones" / family
+    made_by = zlib.crc32(Path(__file__).read_bytes())
+    folder = default_cache_dir() / "backbones" / f"{family}-{made_by:08x}"
     if not folder.exists():
         fresh = folder.with_name(f".{family}.{uuid.uuid4().hex[:8]}")
         with torch.random.fork_rng(devices=[]):
