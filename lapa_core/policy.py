@@ -6,9 +6,10 @@ Importing this module needs numpy only; torch is imported by `Policy.load`, unle
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,16 @@ class Engine(Protocol):
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
         """Decide on one preprocessed square frame."""
+
+
+@runtime_checkable
+class ManyInputsEngine(Protocol):
+    """An engine whose model may take further cameras and the state."""
+
+    def step_with(
+        self, frame_SS3: NDArray[np.uint8], instruction: str, extra: Mapping[str, NDArray[Any]]
+    ) -> Decision:
+        """Decide on one preprocessed square frame and what there is beside it."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +146,23 @@ class Policy:
         )
         return cls(engine, config)
 
-    def act(self, frame_HWC: NDArray[np.uint8], instruction: str) -> PolicyStep:
+    def act(
+        self,
+        frame_HWC: NDArray[np.uint8],
+        instruction: str,
+        extra: Mapping[str, NDArray[Any]] | None = None,
+    ) -> PolicyStep:
         """Decide on one delta.
 
         Args:
             frame_HWC: the camera's RGB uint8 image, of any size; cropped and resized here.
             instruction: what to do, in words.
+            extra: what a model of several inputs takes beside them: further cameras' images by name, and the
+                measured `state` (D,).
 
         Raises:
-            DataError: the frame is not an RGB uint8 image.
+            DataError: the frame is not an RGB uint8 image, or an extra input is missing or of a wrong shape.
+            ContractError: the model takes no extra inputs.
             ActionError: the instruction is empty, or the engine decided on an action that is none.
         """
         if not instruction.strip():
@@ -151,11 +170,29 @@ class Policy:
         if instruction != self._instruction:
             self._instruction = instruction
             self._gripper.reset()
-        decided = self.engine.step(preprocess(frame_HWC, self.image_px), instruction)
+        decided = self._decide(preprocess(frame_HWC, self.image_px), instruction, extra)
         action_7 = decided.action_7.copy()
         action_7[6] = self._gripper(float(action_7[6]))
         delta = EndEffectorDelta.from_array(action_7)
         return PolicyStep(delta, decided.bins_7, decided.latent, decided.chunk_H7)
+
+    def _decide(
+        self,
+        frame_SS3: NDArray[np.uint8],
+        instruction: str,
+        extra: Mapping[str, NDArray[Any]] | None,
+    ) -> Decision:
+        if not extra:
+            return self.engine.step(frame_SS3, instruction)
+        if not isinstance(self.engine, ManyInputsEngine):
+            raise ContractError(
+                f"{sorted(extra)} are given, but a policy behind a server takes one image and an instruction"
+            )
+        own = {
+            name: preprocess(value, self.image_px) if value.ndim == 3 else value
+            for name, value in extra.items()
+        }
+        return self.engine.step_with(frame_SS3, instruction, own)
 
     def close(self) -> None:
         """Give back what the engine holds: the connection to a server."""

@@ -7,8 +7,9 @@ facts/lapa.md 2.7). A policy without memory that always does the same at the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from lapa_core.vla.base import Inputs
 from lapa_core.vla.checkpoint import POLICY, LoadedVla, load_vla
 from lapa_core.vla.decode.choose import greedy, make_choose
 from lapa_core.vla.decode.static import DecodeOptions, use_options
+from lapa_core.vla.extra import blank_extra, extra_tensors
 
 SHORTENINGS = 21
 """Lengths that are tried for an action beyond the arm's cap, from the whole to none."""
@@ -58,7 +60,8 @@ class VlaEngine:
             (slice(3, 6), loaded.config["max_rotation_rad"]),
         )
         side = loaded.model.config.image_px
-        self.step(np.zeros((side, side, 3), np.uint8), "")
+        blank = np.zeros((side, side, 3), np.uint8)
+        self.step_with(blank, "", blank_extra(loaded.model.config))
         self._generator.manual_seed(seed)
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
@@ -69,11 +72,26 @@ class VlaEngine:
         """
         return self.step_many(frame_SS3[None], [instruction])[0]
 
+    def step_with(
+        self, frame_SS3: NDArray[np.uint8], instruction: str, extra: Mapping[str, NDArray[Any]]
+    ) -> Decision:
+        """Decide on one frame, further cameras (S, S, 3) by name, and the `state` (D,).
+
+        Raises:
+            DataError: as `step`, or one that the model takes is missing or of another shape.
+            ContractError: the model takes none of them.
+        """
+        rows = {name: value[None] for name, value in extra.items()}
+        return self.step_many(frame_SS3[None], [instruction], rows)[0]
+
     @torch.inference_mode()
     def step_many(
-        self, frames_BSS3: NDArray[np.uint8], instructions: Sequence[str]
+        self,
+        frames_BSS3: NDArray[np.uint8],
+        instructions: Sequence[str],
+        extra: Mapping[str, NDArray[Any]] | None = None,
     ) -> list[Decision]:
-        """Decide on several frames of the model's own size in one pass.
+        """Decide on several frames of the model's own size in one pass, with what `step_with` takes.
 
         Raises:
             DataError: the frames have another size or type.
@@ -85,7 +103,8 @@ class VlaEngine:
                 f"({side}, {side}, 3)"
             )
         image_BCHW = to_float(torch.from_numpy(frames_BSS3).to(self._model.device))
-        inputs = self._model.read(self._model.prepare(image_BCHW, instructions))
+        others = extra_tensors(extra or {}, self._model.device)
+        inputs = self._model.read(self._model.prepare(image_BCHW, instructions, others))
         latents: list[tuple[int, ...] | None] = [None] * len(frames_BSS3)
         if self._model.latent is not None:
             latents = [tuple(row) for row in self._model.decode(inputs, "latent", greedy).tolist()]

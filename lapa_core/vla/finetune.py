@@ -28,9 +28,11 @@ from lapa_core.train.run import TrainingRun
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
 from lapa_core.vla.config import FinetuneConfig
+from lapa_core.vla.extra import load_extra
 from lapa_core.vla.labelled import (
     drawn_episodes,
     frame_codes,
+    frame_rows,
     future_actions,
     labelled_subset,
     true_actions,
@@ -66,9 +68,11 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     sizes = config.model if config.init is None else load_model_config(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
+    with parallel.leader_first():
+        extra = load_extra(config.data, sizes, store, progress=config.progress)
     drawn = labelled_subset(store, config.episodes, config.subset_seed)
     bins = ActionBins.fit(true_actions(drawn), config.max_bins)
-    examples = make_examples(config, store, drawn, bins)
+    examples = make_examples(config, store, drawn, bins, extra)
 
     torch.manual_seed(config.seed)
     model = start_from(config, drawn, bins)
@@ -138,22 +142,27 @@ def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> V
 
 
 def make_examples(
-    config: FinetuneConfig, store: FrameStore, drawn: FrameStore, bins: ActionBins
+    config: FinetuneConfig,
+    store: FrameStore,
+    drawn: FrameStore,
+    bins: ActionBins,
+    extra: dict[str, NDArray[Any]],
 ) -> Examples:
     """Join the drawn frames with the labels that the objective reads."""
     labels: dict[str, Tensor] = {"bins": torch.from_numpy(bins.encode(true_actions(drawn)))}
     if config.continuous:
         chunk, known = future_actions(drawn, config.chunk)
         labels = {"chunk": torch.from_numpy(chunk), "known": torch.from_numpy(known)}
+    rows_N = frame_rows(store, drawn_episodes(store, config.episodes, config.subset_seed))
     if config.latent_weight and config.labels is not None:
-        episodes_D = drawn_episodes(store, config.episodes, config.subset_seed)
-        labels["codes"] = torch.from_numpy(frame_codes(config.labels, store, episodes_D))
+        labels["codes"] = torch.from_numpy(frame_codes(config.labels, store)[rows_N])
     return Examples(
         frames_NSSC=drawn.frames,
         rows_M=np.arange(len(drawn)),
         episode_M=drawn.episode_ids,
         instructions=drawn.instructions,
         labels=labels,
+        extra={name: rows[rows_N] for name, rows in extra.items()},
     )
 
 

@@ -53,10 +53,14 @@ def drawn_episodes(store: FrameStore, episodes: int, seed: int) -> NDArray[np.in
     return order[: episodes or store.num_episodes]
 
 
-def frame_codes(
-    folder: Path, store: FrameStore, episodes_D: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the codes (N, K) of the frames of some episodes of a data set; `UNLABELLED` where a frame has none.
+def frame_rows(store: FrameStore, episodes_D: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows (N,) of the frames of some episodes, in the order of `FrameStore.subset`."""
+    offsets = store.episode_offsets
+    return np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in episodes_D])
+
+
+def frame_codes(folder: Path, store: FrameStore) -> NDArray[np.int64]:
+    """Return the codes (N, K) of every frame of a data set; `UNLABELLED` where a frame has none.
 
     Raises:
         DataError: the labels are not of this data set.
@@ -65,8 +69,7 @@ def frame_codes(
     check_labels(labels, store)
     codes_NK = np.full((len(store), labels.codes_PK.shape[1]), UNLABELLED, dtype=np.int64)
     codes_NK[labels.pairs_P2[:, 0]] = labels.codes_PK
-    start, stop = store.episode_offsets[:-1], store.episode_offsets[1:]
-    return np.concatenate([codes_NK[start[episode] : stop[episode]] for episode in episodes_D])
+    return codes_NK
 
 
 def future_actions(store: FrameStore, steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -27,6 +27,7 @@ from lapa_core.vla.adapters import adapt, merged
 from lapa_core.vla.base import Inputs, VlaModel
 from lapa_core.vla.checkpoint import describe, save_vla
 from lapa_core.vla.config import LoopConfig
+from lapa_core.vla.extra import extra_tensors
 
 GRADIENT_CLIP = 1.0
 REPORT_FRAMES = 2048
@@ -63,6 +64,8 @@ class Examples:
     """One per episode."""
     labels: dict[str, Tensor]
     """What the objective reads, one row per example."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further cameras and the state (`lapa_core.vla.extra`), one row per frame."""
 
     def __len__(self) -> int:
         return len(self.rows_M)
@@ -70,6 +73,13 @@ class Examples:
     def images(self, batch_B: NDArray[np.int64], device: torch.device) -> Tensor:
         """Return the frames (B, C, H, W) of some examples."""
         return load_images(self.frames_NSSC, self.rows_M[batch_B], device)
+
+    def extra_of(
+        self, batch_B: NDArray[np.int64], device: torch.device
+    ) -> dict[str, Tensor] | None:
+        """Return the extra inputs of some examples; None where there are none."""
+        rows_B = self.rows_M[batch_B]
+        return extra_tensors({name: rows[rows_B] for name, rows in self.extra.items()}, device)
 
     def words(self, batch_B: NDArray[np.int64]) -> list[str]:
         """Return the instructions of some examples."""
@@ -198,7 +208,8 @@ def predictions(
     """
     parts = []
     for batch_B in np.array_split(rows_R, -(-len(rows_R) // batch_size)):
-        inputs = model.prepare(examples.images(batch_B, device), examples.words(batch_B))
+        images_BCHW, words = examples.images(batch_B, device), examples.words(batch_B)
+        inputs = model.prepare(images_BCHW, words, examples.extra_of(batch_B, device))
         parts.append(module(inputs, examples.labels_of(batch_B, device))["predicted"].cpu().numpy())
     return np.concatenate(parts)
 
@@ -312,7 +323,8 @@ def _inputs(
     part: Part = parallel.part
     image_BCHW = random_shift(examples.images(batch_B, parallel.device), config.shift_px, part)
     image_BCHW = random_light(image_BCHW, config.light, part)
-    inputs = model.prepare(image_BCHW, examples.words(batch_B))
+    extra = examples.extra_of(batch_B, parallel.device)
+    inputs = model.prepare(image_BCHW, examples.words(batch_B), extra)
     return model.forget_words(inputs, unknown_word_share, part)
 
 

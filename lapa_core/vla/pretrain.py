@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lapa_core.checkpoint import load_config
@@ -24,6 +25,7 @@ from lapa_core.train.run import TrainingRun
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla
 from lapa_core.vla.config import PretrainConfig
+from lapa_core.vla.extra import load_extra
 from lapa_core.vla.loop import (
     Examples,
     Recipe,
@@ -81,6 +83,8 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     sizes = config.model if config.init is None else load_model_config(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
+    with parallel.leader_first():
+        extra = load_extra(config.data, sizes, store, progress=config.progress)
     store = frames_only(store, config.max_episodes)
     labels = LatentLabels.load(config.labels)
     check_labels(labels, store, config.laq)
@@ -115,7 +119,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         progress=config.progress,
         leads=parallel.leads,
     )
-    examples = _examples(store, labels)
+    examples = _examples(store, labels, extra)
     module = run_loop(config, objective, model, examples, recipe, parallel, run)
     report_R = spread_rows(len(examples))
     named_RK = predictions(module, model, examples, report_R, config.batch_size, parallel.device)
@@ -149,7 +153,7 @@ def _groups(model: VlaModel, learning_rate: float) -> list[dict[str, Any]]:
     return [{"params": trained, "base_lr": learning_rate}]
 
 
-def _examples(store: FrameStore, labels: LatentLabels) -> Examples:
+def _examples(store: FrameStore, labels: LatentLabels, extra: dict[str, NDArray[Any]]) -> Examples:
     first_P = labels.pairs_P2[:, 0]
     return Examples(
         frames_NSSC=store.frames,
@@ -157,6 +161,7 @@ def _examples(store: FrameStore, labels: LatentLabels) -> Examples:
         episode_M=store.episode_ids[first_P],
         instructions=store.instructions,
         labels={"codes": torch.from_numpy(labels.codes_PK)},
+        extra=extra,
     )
 
 

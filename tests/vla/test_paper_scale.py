@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import load_config
+from lapa_core.data.lerobot import LeRobotWriter
+from lapa_core.data.lerobot_format import make_features
 from lapa_core.errors import ContractError, DataError
 from lapa_core.policy import Policy
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
@@ -22,7 +25,7 @@ from lapa_core.vla import finetune, pretrain, table
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.decode.choose import greedy
-from lapa_core.vla.labelled import frame_codes, future_actions
+from lapa_core.vla.labelled import frame_codes, frame_rows, future_actions
 from lapa_core.vla.objective import UNLABELLED
 from tests.toy import toy_store, write_labels
 
@@ -202,7 +205,7 @@ def test_codes_and_chunks_stay_inside_their_episodes(tmp_path):
     store = toy_store(episodes=3, length=5)
     pairs = store.valid_pairs(0.4)
     labels = write_labels(tmp_path / "l", store, store.episode_ids[pairs[:, :1]] % 4, gap_s=0.4)
-    codes = frame_codes(labels, store, np.array([2, 0]))
+    codes = frame_codes(labels, store)[frame_rows(store, np.array([2, 0]))]
     assert codes[:, 0].tolist() == [
         2,
         2,
@@ -228,3 +231,52 @@ def test_words_cannot_be_forgotten_where_there_is_no_unknown_word(tmp_path):
     config = pretrain_config("lwm", tmp_path, labels, unknown_word_share=0.1)
     with pytest.raises(ContractError, match="unknown_word_share"):
         pretrain.train(config, store)
+
+
+def two_camera_set(path: Path) -> Path:
+    """Write a LeRobot set in which only the second camera and the state tell the episodes apart."""
+    writer = LeRobotWriter(
+        path,
+        fps=5,
+        features=make_features(
+            {"front": (32, 32), "wrist": (32, 32)},
+            action_names=ACTION_NAMES,
+            state_names=ACTION_NAMES[:3],
+        ),
+        robot_type="wx250s",
+    )
+    for episode in range(4):
+        grey = np.full((6, 32, 32, 3), 100, np.uint8)
+        actions = np.zeros((6, 7))
+        actions[:, 0] = 0.01 if episode % 2 else -0.01
+        writer.add_episode(
+            {"front": grey, "wrist": grey + np.uint8(100 * (episode % 2))},
+            instruction="go",
+            actions=actions,
+            states=np.full((6, 3), float(episode % 2)),
+        )
+    return path
+
+
+@pytest.mark.slow
+def test_a_second_camera_and_the_state_are_read_learned_and_asked_for(tmp_path):
+    data = two_camera_set(tmp_path / "data")
+    model = replace(
+        VLA_FINETUNE["hf_debug"].model, cameras=("front", "wrist"), state_dim=3, max_text=200
+    )
+    config = finetune_config(
+        "hf", tmp_path / "run", None, data=data, model=model, steps=40, dropout=0.0,
+        learning_rate=5e-3, freeze_stem=False,
+    )  # fmt: skip
+    trained = finetune.train(config)
+    assert load_config(trained.checkpoint)["metrics"]["bins"]["accuracy"]["dx"] == 1.0
+    policy = Policy.load(trained.checkpoint)
+    grey = np.full((32, 32, 3), 100, np.uint8)
+    for sign in (0, 1):
+        extra = {"wrist": grey + np.uint8(100 * sign), "state": np.full(3, sign, np.float32)}
+        step = policy.act(grey, "go", extra)
+        assert np.sign(step.delta.translation_m[0]) == 2 * sign - 1
+    with pytest.raises(DataError, match="'wrist', which is missing"):
+        policy.act(grey, "go")
+    with pytest.raises(DataError, match="state of 3 numbers; this model takes one of 7"):
+        finetune.train(replace(config, out=tmp_path / "other", model=replace(model, state_dim=7)))
