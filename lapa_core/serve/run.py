@@ -34,6 +34,7 @@ async def serve_policy(policy: Policy, config: ServeConfig, taken: socket.socket
     def leave() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # a second one kills, whatever the model does
         server.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from lapa_core.errors import ContractError
 from lapa_core.policy import Policy
 from lapa_core.serve import ServeConfig
 from lapa_core.serve.config import TOKEN_VARIABLE
+from tests.serve.tools import openpi_client, openpi_request
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
@@ -37,6 +41,47 @@ def test_the_shipped_policy_is_served_until_a_signal():
         assert process.wait(20) == 0
         assert process.stdout.read() == "stopped\n"
         remote.close()
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+STUCK = """
+import asyncio, time
+from lapa_core.listen import listen
+from lapa_core.policy import Policy
+from lapa_core.serve.config import ServeConfig
+from lapa_core.serve.run import serve_policy
+from tests.serve.tools import config
+
+class Stuck:
+    def step(self, frame, instruction):
+        print("asked", flush=True)
+        time.sleep(60)
+
+taken = listen("127.0.0.1", 0)
+print(taken.getsockname()[1], flush=True)
+asyncio.run(serve_policy(Policy(Stuck(), config()), ServeConfig(), taken))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_server_whose_model_is_stuck(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, TOKEN_VARIABLE: ""},
+    )  # fmt: skip
+    try:
+        port = int(process.stdout.readline())
+        with openpi_client(f"ws://127.0.0.1:{port}") as connection:
+            connection.send(openpi_request())
+            assert process.stdout.readline() == "asked\n"
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            process.send_signal(number)
+            assert process.wait(5) == -number
     finally:
         process.kill()
         process.stdout.close()

@@ -31,9 +31,7 @@ class Piece(NamedTuple):
     slot: Slot
     """Name in the state dict of `LwmVla`, shape, type."""
     fetch: Callable[[], Tensor]
-    """Reads and converts it.
-
-    Raises `CheckpointError` where its numbers are not finite."""
+    """Reads and converts it; a `CheckpointError` where its numbers are not finite."""
 
 
 @contextmanager
