@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_INIT_STD = 0.02
+INIT_STD = 0.02
+"""Of all fresh heads and embeddings (Llama's; facts/lapa.md 2.5, also on what the release's training makes of it)."""
 _LEAST_SPREAD = 1e-6
 """Spread below which a dimension counts as constant: its action is the mean."""
 
@@ -34,7 +35,7 @@ class ChunkHead(nn.Module):
         self.register_buffer("mean_A", torch.tensor(mean_A, dtype=torch.float32))
         self.register_buffer("spread_A", torch.tensor(spread_A, dtype=torch.float32))
         self.linear = nn.Linear(features, steps * len(self.mean_A))
-        nn.init.normal_(self.linear.weight, std=_INIT_STD)
+        nn.init.normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features_BF: Tensor) -> Tensor:

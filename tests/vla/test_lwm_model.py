@@ -236,6 +236,7 @@ def test_what_the_model_cannot_take_is_refused(lwm):
         ({"image_px": 250}, "image_px is 250"),
         ({"vision_vocab": 8193}, "vision_vocab is 8193"),
         ({"layers": 0}, "layers is 0"),
+        ({"dtype": "float8"}, "dtype is 'float8'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change, named):

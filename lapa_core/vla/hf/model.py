@@ -74,12 +74,20 @@ class HfVla(SequenceVla):
         """Return a model with the pretrained weights of `config.model`, in float32.
 
         Raises:
-            CheckpointError: the backbone cannot be read.
+            CheckpointError: the backbone cannot be read, or weights of it are missing.
         """
         text, folder = HfText.fetch(config.model), located(config.model)
         with readable(folder):
-            whole = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation=_ATTENTION
+            whole, found = AutoModelForImageTextToText.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation=_ATTENTION,
+                output_loading_info=True,
+            )
+        if missing := sorted(name for name in found["missing_keys"] if "lm_head" not in name):
+            raise CheckpointError(
+                f"{config.model!r} lacks {len(missing)} weights of its architecture, {missing[0]} among them; "
+                "random ones in their place would spoil the rest. Fetch it again"
             )
         return cls(config, text, whole.model)
 

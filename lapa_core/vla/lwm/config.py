@@ -83,8 +83,12 @@ class LwmConfig:
     """The frame tokenizer."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "hidden", "inter", "layers", "heads", "max_text", "action_vocab"):
+        for name in (
+            "vocab", "hidden", "inter", "layers", "heads", "max_text", "action_vocab", "rope_theta",
+        ):  # fmt: skip
             _at_least(self, name, 1)
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ContractError(f"dtype is {self.dtype!r}; allowed are 'bfloat16' and 'float32'")
         if self.hidden % (2 * self.heads):
             raise ContractError(
                 f"hidden is {self.hidden}; with {self.heads} heads it must be a multiple of {2 * self.heads}"
