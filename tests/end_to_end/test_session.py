@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -36,6 +37,17 @@ tasks:
 """
 
 
+def wait_for_half_an_episode(folder):
+    """Return when an open episode has been synced: what is not on the disk yet is lost with a kill."""
+    end_s = time.monotonic() + 40.0
+    while time.monotonic() < end_s:
+        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+            if any(part.stat().st_size > 20_000 for part in folder.glob("*.mcap.part")):
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"no open episode in {list(folder.iterdir())}")
+
+
 def test_a_session_with_a_crash_becomes_a_policy(tmp_path):
     from lapa_ros.session_logic import SessionProgress, read_metadata
     from lapa_ros.session_plan import load_session
@@ -46,9 +58,8 @@ def test_a_session_with_a_crash_becomes_a_policy(tmp_path):
     graph, log = load_graph("session"), Log()
     plans = process_plans(graph, graph.values(given), environ)
     with Supervisor(plans, environ, log) as supervisor:
-        kept = log.wait_for("[session]: kept ep_")
-        log.wait_for("following operator", kept)
-        time.sleep(0.7)  # what is not on the disk yet is lost: at most half a second
+        log.wait_for("[session]: kept ep_")
+        wait_for_half_an_episode(tmp_path / "mcap")
         for victim in ("recorder", "session"):  # in the middle of an episode
             supervisor.kill(victim)
     assert list((tmp_path / "mcap").glob("*.mcap.part")), "the episode that the crash cut short"
