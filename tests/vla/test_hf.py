@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from lapa_core.actions.bins import ActionBins
 from lapa_core.errors import CheckpointError, ContractError, DataError
@@ -182,6 +183,19 @@ def test_a_sequence_that_is_too_long_is_refused_before_it_is_trained(folder):
         model = HfVla(HfConfig(model=str(folder), image_px=IMAGE_PX, cameras=many), None)
     with pytest.raises(ContractError, match=r"40 frames of 16 tokens.*sees 512"):
         model.give_latent_head(4, 8)
+
+
+def test_a_folder_that_lacks_a_weight_is_refused(tmp_path):
+    folder = save("smolvlm", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(name for name in tensors if "layers.1" in name)
+    save_file(
+        {name: part for name, part in tensors.items() if name != lost},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(CheckpointError, match="lacks 1 weights"):
+        HfVla.start(HfConfig(model=str(folder), image_px=IMAGE_PX), [])
 
 
 def test_heads_come_and_go(folder, bins):
