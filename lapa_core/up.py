@@ -43,7 +43,8 @@ class UpConfig:
     robot_name: str = ""
     """Namespace of every node and topic; empty is none."""
     checkpoint: str = ""
-    """Folder of the policy checkpoint; empty is the one that ships with lapa_core."""
+    """Folder of the policy checkpoint, or ws://host:port of a `lapa serve`; empty is the one that ships with
+    lapa_core."""
     camera_topic: str = ""
     """Camera topic without /image_raw; empty is the contract's front camera."""
     params_file: str = ""
