@@ -176,7 +176,10 @@ class InterbotixBackend(TopicBackend):
         arm = yield self._info("group", "arm")
         self._check_arm(arm)
         everything = yield self._info("group", "all")
-        self._motors = list(everything.joint_names)
+        # The driver names the gripper's motor after the finger that it moves.
+        self._motors = [
+            GRIPPER if name == "left_finger" else name for name in everything.joint_names
+        ]
         if not np.isfinite(self._gap_m):
             raise ActionError("no joint states with fingers come from the driver")
         yield from self._look_at_motors()

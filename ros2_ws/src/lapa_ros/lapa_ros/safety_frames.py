@@ -36,7 +36,7 @@ class FrozenFrames:
         Raises:
             DataError: it is the one from before the arm moved.
         """
-        digest, now_rad = zlib.crc32(np.ascontiguousarray(frame_HWC)), self._now_rad
+        digest, now_rad = zlib.crc32(frame_HWC.tobytes()), self._now_rad
         if digest != self._digest or len(now_rad) != len(self._then_rad):
             self._digest, self._then_rad = digest, now_rad
             return frame_HWC

@@ -41,8 +41,9 @@ class InProcessLink:
 
     def _get_robot_info(self, cmd_type, name):
         names, model = self.arm.names(cmd_type, name), self._model
+        shown = ["left_finger" if name == "gripper" else name for name in names]
         return {"mode": self.arm.mode[names[0]], "profile_type": self.arm.profile_type[names[0]],
-                "joint_names": names, "joint_lower_limits": model.lower_rad.tolist(),
+                "joint_names": shown, "joint_lower_limits": model.lower_rad.tolist(),
                 "joint_upper_limits": model.upper_rad.tolist()}  # fmt: skip
 
     def _get_motor_registers(self, cmd_type, name, reg):

@@ -8,6 +8,10 @@ from lapa_core.robot.models import ArmModel
 from lapa_ros.fake_driver.motors import OVERLOAD, FakeFingers, FakeMotor
 
 GRIPPER = "gripper"
+MOTOR_IDS = {
+    "waist": 1, "shoulder": 2, "elbow": 4, "forearm_roll": 6, "wrist_angle": 7, "wrist_rotate": 8, GRIPPER: 9,
+}  # fmt: skip
+"""Of both arms; 3 and 5 are the shadows."""
 SINKING = ("shoulder", "elbow", "wrist_angle")
 """Joints that gravity moves."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -19,7 +20,7 @@ from std_msgs.msg import String
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
-from lapa_ros.fake_driver.arm import GRIPPER, FakeArm
+from lapa_ros.fake_driver.arm import GRIPPER, MOTOR_IDS, FakeArm
 from lapa_ros.interbotix_link import SERVICES, load_interfaces
 from lapa_ros.params import DRIVER_MESSAGES, declare, param
 
@@ -97,33 +98,37 @@ class FakeDriverNode(Node):
             self.get_logger().error(str(error))
 
     def _get_robot_info(self, request: Any, response: Any) -> Any:
-        names, model = self.arm.names(request.cmd_type, request.name), self._model
+        """Answer as the driver: a gripper is described by its left finger, and named so."""
+        names = self.arm.names(request.cmd_type, request.name)
         if not names:
             return response
-        response.mode, response.profile_type = (
-            self.arm.mode[names[0]],
-            self.arm.profile_type[names[0]],
-        )
-        response.joint_names, response.num_joints = names, len(names)
-        response.name = [request.name]
-        response.joint_ids = [1 + index for index in range(len(names))]
+        first = names[0]
+        response.mode, response.profile_type = self.arm.mode[first], self.arm.profile_type[first]
+        response.num_joints = len(names)
+        response.name = ["all", "arm"] if request.name == "all" else [request.name]
+        in_joint_states, _ = self.arm.joint_states()
         for name in names:
             low, high, speed, sleep = self._limits(name)
+            shown = "left_finger" if name == GRIPPER else name
+            response.joint_names.append(shown)
+            response.joint_ids.append(MOTOR_IDS[name])
             response.joint_lower_limits.append(low)
             response.joint_upper_limits.append(high)
             response.joint_velocity_limits.append(speed)
             response.joint_sleep_positions.append(sleep)
-            response.joint_state_indices.append([*model.joint_names, GRIPPER].index(name))
+            response.joint_state_indices.append(in_joint_states.index(shown))
         return response
 
     def _limits(self, name: str) -> tuple[float, float, float, float]:
         """Return low, high, speed and sleep position of a joint [rad, rad/s]; of the gripper, the left finger's [m]."""
+        model = self._model
         if name == GRIPPER:
-            closed_m, open_m = self._model.finger_gap_m
+            closed_m, open_m = model.finger_gap_m
             return closed_m / 2.0, open_m / 2.0, 1.0, 0.0
-        model, index = self._model, self._model.joint_names.index(name)
-        numbers = (model.lower_rad, model.upper_rad, model.velocity_rad_s, model.sleep_rad)
-        low, high, speed, sleep = (float(number[index]) for number in numbers)
+        index = model.joint_names.index(name)
+        low, high, speed, sleep = np.array(
+            [model.lower_rad, model.upper_rad, model.velocity_rad_s, model.sleep_rad]
+        )[:, index].tolist()
         return low, high, speed, sleep
 
     def _set_operating_modes(self, request: Any, response: Any) -> Any:
