@@ -47,6 +47,17 @@ def test_the_shipped_policy_is_served_until_a_signal():
         process.wait()
 
 
+@pytest.mark.slow
+def test_the_shipped_policy_decides_on_several_frames_as_on_each_alone():
+    engine = Policy.load(temperature=0.0).engine
+    frames = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    words = ("push the red block left", "point to the blue block", "push it")
+    for frame, asked, together in zip(frames, words, engine.step_many(frames, words), strict=True):
+        alone = engine.step(frame, asked)
+        assert np.array_equal(together.bins_7, alone.bins_7)
+        assert together.latent == alone.latent
+
+
 STUCK = """
 import asyncio, time
 from lapa_core.listen import listen
