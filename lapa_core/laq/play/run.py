@@ -10,10 +10,11 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.play.config import LaqPlayConfig
 from lapa_core.laq.play.export import export_film
 from lapa_core.laq.play.policy import CodePolicy
-from lapa_core.laq.play.server import PlayPage, serve
+from lapa_core.laq.play.server import PlayPage
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World, parse_codes
 from lapa_core.listen import listen
+from lapa_core.local_page import serve
 
 
 class Game(NamedTuple):

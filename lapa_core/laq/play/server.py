@@ -1,35 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of `lapa laq play`: a starlette application over one `World`, and the socket that it listens on."""
+"""The page of `lapa laq play`: a starlette application over one `World`."""
 
 from __future__ import annotations
 
-import io
-import json
-import socket
 import threading
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from lapa_core.errors import ActionError, LapaError
+from lapa_core.errors import ActionError
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World
 from lapa_core.laq.report.sheets import change_picture
-
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-"""Names under which the page answers, beside the one that it was told to serve on: other sites cannot borrow it."""
+from lapa_core.local_page import application, object_in, png
 
 
 class PlayPage:
@@ -43,7 +34,6 @@ class PlayPage:
 
     def application(self, host: str) -> Starlette:
         """Return the application for one host."""
-        names = ["*"] if host in ("0.0.0.0", "::") else [*LOCAL_HOSTS, host]
         actions = {
             "step": lambda asked: self._world.step(_codes_in(asked)),
             "policy": lambda asked: self._world.policy_step(_text_in(asked)),
@@ -51,24 +41,21 @@ class PlayPage:
             "reset": lambda asked: self._rewrite(self._world.reset),
             "next": self._next_start,
         }
-        return Starlette(
-            routes=[
-                Route("/", self._page),
-                Route("/state", self._state),
-                Route("/film/{run:int}/{index:int}.png", self._picture),
-                Route("/choices", self._choices),
-                *(
-                    Route(f"/{name}", self._answer(act), methods=["POST"])
-                    for name, act in actions.items()
-                ),
-            ],
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)],
-            exception_handlers={LapaError: _refusal},
-        )
+        routes = [
+            Route("/", self._page),
+            Route("/state", self._state),
+            Route("/film/{run:int}/{index:int}.png", self._picture),
+            Route("/choices", self._choices),
+            *(
+                Route(f"/{name}", self._answer(act), methods=["POST"])
+                for name, act in actions.items()
+            ),
+        ]
+        return application(routes, host)
 
     def _answer(self, act: Callable[[dict[str, Any]], None]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            return await run_in_threadpool(carry_out, _object_in(await request.body()))
+            return await run_in_threadpool(carry_out, object_in(await request.body()))
 
         def carry_out(asked: dict[str, Any]) -> Response:
             with self._lock:
@@ -118,7 +105,7 @@ class PlayPage:
             film = self._world.film
             if request.path_params["run"] != self._run or index >= len(film):
                 return JSONResponse({"error": f"there is no frame {index} in this film"}, 404)
-            return _png(film[index])
+            return _image(film[index])
 
     def _choices(self, request: Request) -> Response:
         """Answer with one picture per code at a position, one below the other in one PNG; `changes=1` marks changes."""
@@ -128,27 +115,11 @@ class PlayPage:
             present, pictures = self._world.film[-1], self._world.choices(codes, position)
         if request.query_params.get("changes") == "1":
             pictures = np.stack([change_picture(present, picture) for picture in pictures])
-        return _png(np.concatenate(pictures, axis=0))
+        return _image(np.concatenate(pictures, axis=0))
 
 
-def _png(picture_HWC: NDArray[np.uint8]) -> Response:
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "PNG")
-    return Response(buffer.getvalue(), media_type="image/png")
-
-
-def _refusal(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=400)
-
-
-def _object_in(body: bytes) -> dict[str, Any]:
-    try:
-        asked = json.loads(body or b"{}")
-    except ValueError as error:
-        raise ActionError(f"the request is no JSON ({error}); send an object") from error
-    if not isinstance(asked, dict):
-        raise ActionError(f"the request is {type(asked).__name__}; send a JSON object")
-    return asked
+def _image(picture_HWC: NDArray[np.uint8]) -> Response:
+    return Response(png(picture_HWC), media_type="image/png")
 
 
 def _codes_in(asked: dict[str, Any]) -> tuple[int, ...]:
@@ -165,16 +136,3 @@ def _text_in(asked: dict[str, Any]) -> str:
     if not isinstance(text, str):
         raise ActionError(f"instruction is {text!r}; words are needed")
     return text
-
-
-def serve(application: Starlette, taken: socket.socket) -> None:
-    """Answer until Ctrl-C."""
-    server = uvicorn.Server(
-        uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=2)
-    )
-    try:
-        server.run(sockets=[taken])
-    except KeyboardInterrupt:
-        return
-    finally:
-        taken.close()
