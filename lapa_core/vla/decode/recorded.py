@@ -36,7 +36,7 @@ class Recorded:
             torch.cuda.current_stream().wait_stream(side)
             if generator is not None:
                 self._graph.register_generator_state(generator)
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
                 work()
         if generator is not None and state is not None:
             generator.set_state(state)
