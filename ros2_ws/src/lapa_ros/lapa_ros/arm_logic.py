@@ -142,6 +142,7 @@ class ArmLogic:
             measured = self._ready_to_track(now_s)
             if self._sources.take(command.source, now_s):
                 self._hold(measured, Mode.HOLDING, f"{command.source} takes the arm", "info")
+                self._said_refusals.clear()
             if self.mode is Mode.HOLDING:
                 self._check_start(measured)
             self.controller.apply(delta, now_s)
@@ -154,7 +155,7 @@ class ArmLogic:
         self.latency_s = (
             now_s - command.observation_s if command.observation_s is not None else float("nan")
         )
-        self._said_refusals.clear()
+        self._said_refusals &= {"source"}  # a policy goes on trying while a person has the arm
         if self.mode is not Mode.TRACKING:
             self._enter(Mode.TRACKING, f"following {command.source}", "info")
         return True
@@ -403,7 +404,10 @@ class ArmLogic:
         return ""
 
     def _refuse(self, kind: str, text: str) -> None:
-        """Count and say it, once per kind until a command is applied again; a tracking arm holds."""
+        """Count it; say it once until a command is applied, another source's once until the arm changes hands.
+
+        A tracking arm holds, unless it was not its own source that was refused.
+        """
         self.refused += 1
         self.last_refusal = text
         said, measured = kind in self._said_refusals, self._backend.measured()

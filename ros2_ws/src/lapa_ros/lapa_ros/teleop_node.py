@@ -134,7 +134,9 @@ class TeleopNode(ManagedNode):
         self._logic.hear_arm(
             ArmSeen(report=report, gripper=state.commanded_gripper, tool_33=pose_44[:3, :3])
         )
-        if state.refused > self._refused and self._logic.engaged:
+        # What is refused of a policy meanwhile does not make the arm hold.
+        ours = state.refused > self._refused and state.mode == ArmState.MODE_HOLDING
+        if ours and self._logic.engaged:
             text = f"the arm refused a delta: {state.last_refusal}"
             self._troubles.happened("refused deltas", text, now_s)
         self._refused = state.refused

@@ -326,6 +326,17 @@ def test_an_arm_that_nobody_watched_is_anchored_where_it_is(bench):
     np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-9)
 
 
+def test_a_policy_that_goes_on_trying_is_refused_aloud_once_per_takeover(bench):
+    operator = Commander(bench.logic.contract, bench.clock, "operator")
+    for takeover in (1, 2):
+        bench.step()
+        for _ in range(4):
+            bench.logic.command(operator(), bench.clock())
+            bench.step()
+        assert sum("operator has the arm" in text for text in bench.said) == takeover
+        bench.run(1.5)
+
+
 def test_a_person_takes_the_arm_where_it_is_measured_and_keeps_it(bench):
     bench.step()
     bench.command()
