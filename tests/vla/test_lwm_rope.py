@@ -6,10 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lapa_core.vla.lwm.release_names import ReleaseTensor
-from lapa_core.vla.lwm.rope import rotary_table
+from lapa_core.vla.lwm.rope import rotary_table, rotate
 from tests.vla.lwm_toys import nearest_bf16
 
 THETA = 5e7
@@ -20,8 +19,9 @@ def test_the_exact_table_is_that_of_the_formula():
     cosines, sines = rotary_table(positions, 128, THETA, rounded=False)
     angles = np.outer([0, 1, 7, 383], THETA ** (-np.arange(0, 128, 2) / 128))
     angles = np.concatenate([angles, angles], axis=1)
-    np.testing.assert_allclose(cosines[0], np.cos(angles), atol=2e-5)
-    np.testing.assert_allclose(sines[0], np.sin(angles), atol=2e-5)
+    np.testing.assert_allclose(cosines[0, 0], np.cos(angles), atol=2e-5)
+    np.testing.assert_allclose(sines[0, 0, :, :64], -np.sin(angles[:, :64]), atol=2e-5)
+    np.testing.assert_allclose(sines[0, 0, :, 64:], np.sin(angles[:, 64:]), atol=2e-5)
 
 
 def test_the_rounded_table_rounds_angle_and_sine():
@@ -29,8 +29,8 @@ def test_the_rounded_table_rounds_angle_and_sine():
     cosines, sines = rotary_table(torch.from_numpy(positions)[None], 128, THETA, rounded=True)
     rates = (THETA ** (-np.arange(0, 128, 2) / 128)).astype(np.float32).astype(np.float64)
     angles = nearest_bf16(np.outer(positions, rates).astype(np.float32))
-    np.testing.assert_array_equal(cosines[0, :, :64], nearest_bf16(np.cos(angles)))
-    np.testing.assert_array_equal(sines[0, :, 64:], nearest_bf16(np.sin(angles)))
+    np.testing.assert_array_equal(cosines[0, 0, :, :64], nearest_bf16(np.cos(angles)))
+    np.testing.assert_array_equal(sines[0, 0, :, 64:], nearest_bf16(np.sin(angles)))
 
 
 @pytest.mark.parametrize(
@@ -69,5 +69,5 @@ def test_halves_of_converted_weights_give_the_logits_of_neighbouring_pairs():
         for w in (wq, wk)
     )
     table = rotary_table(torch.arange(length)[None], 8, THETA, rounded=False)
-    q, k = apply_rotary_pos_emb(q, k, *(part.double() for part in table))
+    q, k = (rotate(part, table) for part in (q, k))
     np.testing.assert_allclose((q @ k.transpose(2, 3))[0].numpy(), expected, atol=1e-5)

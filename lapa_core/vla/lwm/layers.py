@@ -12,15 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import (
-    LlamaAttention,
-    LlamaMLP,
-    LlamaRMSNorm,
-    apply_rotary_pos_emb,
-)
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from lapa_core.vla.decode.protocol import KvStore
 from lapa_core.vla.lwm.config import LwmConfig
+from lapa_core.vla.lwm.rope import rotate
 
 
 def llama_config(config: LwmConfig) -> LlamaConfig:
@@ -43,9 +39,8 @@ class LwmNorm(LlamaRMSNorm):
         device = x_BQD.device.type
         cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if cast else self.weight.dtype
-        wide = x_BQD.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.variance_epsilon)
-        return wide.to(dtype) * self.weight.to(dtype)
+        normed_BQD = F.rms_norm(x_BQD, x_BQD.shape[-1:], eps=self.variance_epsilon)
+        return normed_BQD.to(dtype) * self.weight.to(dtype)
 
 
 class LwmAttention(LlamaAttention):
@@ -63,8 +58,7 @@ class LwmAttention(LlamaAttention):
             part(x_BQD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = apply_rotary_pos_emb(query.float(), key.float(), *table)
-        query, key = query.to(value.dtype), key.to(value.dtype)
+        query, key = rotate(torch.cat([query, key], dim=1), table).chunk(2, dim=1)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         if mask_B1QS is not None and mask_B1QS.dtype != value.dtype:
@@ -100,7 +94,7 @@ class LwmLayer(nn.Module):
 
         Args:
             x_BQD: in its own type, which is kept.
-            table: of `rotary_table`, (B, Q, W) each.
+            table: of `rotary_table`.
             mask_B1QS: added to the logits; none: plain causal attention.
             cache: earlier keys and values, or none.
         """
