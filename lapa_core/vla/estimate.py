@@ -3,8 +3,8 @@
 
 One step of the real model runs on torch's meta device, where tensors have shapes and no memory: its multiplications
 are counted, and so are the bytes that autograd keeps for the backward pass. There attention is not fused and keeps its
-matrix, so activations are an upper bound. Not counted: CUDA's own context, fragmentation, and the temporary tensors
-inside one operation.
+matrix, so activations are an upper bound. Not counted: CUDA's own context, fragmentation, the temporary tensors inside
+one operation, and what encodes frames (the VQGAN, the vision tower of a `transformers` backbone).
 
 Shapes: B frames of one micro-batch, L positions, K latent tokens, A action dimensions (7).
 """
@@ -106,6 +106,12 @@ def estimate(config: PretrainConfig | FinetuneConfig) -> Estimate:
     micro = min(config.micro_batch or share, share)
     there = config.init is not None and config.init.is_dir()
     sizes = load_model_config(config.init) if config.init and there else config.model
+    if sizes.KIND == "hf":
+        from lapa_core.vla.hf.text import read_backbone_config
+
+        read_backbone_config(
+            sizes.model
+        )  # fetched, or made where it is a toy, while there is memory for it
     with torch.device("meta"):
         return _estimate(config, sizes, processes, share, micro)
 

@@ -108,6 +108,14 @@ def test_the_command_reads_no_data(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_backbone_of_transformers_is_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = estimate(VLA_PRETRAIN["hf_debug"])
+    assert found.positions > VLA_PRETRAIN["hf_debug"].model.max_text
+    assert 0 < found.trained < found.parameters, "its tower is frozen"
+    assert found.step_flops > 0
+
+
 def test_the_table_says_what_it_is():
     said = table(estimate(VLA_FINETUNE["debug_scratch"]))
     assert said.startswith("computed")
