@@ -199,6 +199,9 @@ class SessionParams:
     folder: str = param(
         "outputs/recordings", "Folder that the recorder writes to; progress is what lies there."
     )
+    lay_out: bool = param(
+        False, "Before each recording, let the simulator lay out the scene and put the arm there."
+    )
     state_rate_hz: float = param(2.0, "Rate of session_state [Hz].", low=0.1, high=20.0)
     max_staleness_s: float = param(
         0.3, "Oldest frame or pose of a row of a kept episode [s].", low=0.01, high=5.0

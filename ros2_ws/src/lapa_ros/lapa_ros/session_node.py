@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,7 @@ from lapa_ros.clock import to_seconds, to_stamp
 from lapa_ros.diagnostics import OK, Health
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.remote import GraphError, call, in_thread
+from lapa_ros.scene import SceneControl
 from lapa_ros.session_logic import SUCCESS, SessionProgress, why_not_whole
 from lapa_ros.session_plan import Slot, load_session
 
@@ -66,6 +68,8 @@ class SessionNode(ManagedNode):
         self._phase = self._phase_at_rest()
         self._message = ""
         self._begun_s, self._before = time.monotonic(), self._progress.num_kept
+        self._stopped = threading.Event()
+        self._scene = SceneControl(self) if params.lay_out else None
         self._recorder_start = self.create_client(StartEpisode, "recorder/start")
         self._recorder_stop = self.create_client(StopEpisode, "recorder/stop")
         self._entities += [
@@ -96,11 +100,13 @@ class SessionNode(ManagedNode):
 
     def start(self) -> None:
         """Say what comes first."""
+        self._stopped.clear()
         self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
         self._tell("")
 
     def stop(self) -> None:
         """Fall silent; an open episode is the recorder's to end."""
+        self._stopped.set()
         self.destroy_timer(self._timer)
 
     def may_shut_down(self) -> bool:
@@ -186,6 +192,8 @@ class SessionNode(ManagedNode):
         return f"{path.name} counts no more"
 
     def _begin(self, slot: Slot) -> None:
+        if self._scene is not None:
+            self._scene.reset(slot.seed, slot.instruction, self._stopped)
         request = StartEpisode.Request(
             instruction=slot.instruction, operator_name=self._operator,
             metadata_json=self._progress.facts(slot),
