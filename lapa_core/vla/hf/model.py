@@ -77,8 +77,9 @@ class HfVla(SequenceVla):
             CheckpointError: the backbone cannot be read, or weights of it are missing.
         """
         text, folder = HfText.fetch(config.model), located(config.model)
+        make: Any = AutoModelForImageTextToText.from_pretrained
         with readable(folder):
-            whole, found = AutoModelForImageTextToText.from_pretrained(
+            whole, found = make(
                 folder,
                 dtype=torch.float32,
                 attn_implementation=_ATTENTION,
