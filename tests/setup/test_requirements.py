@@ -48,11 +48,12 @@ COME_WITH = {
     "std_msgs": "ros-rclpy",
     "unique_identifier_msgs": "ros-rclpy",
     "setuptools": "colcon-common-extensions",
+    "tokenizers": "transformers",
 }
 # Only in a sourced ROS 2 installation; the code says what it does without.
 FROM_ROS = {"cv_bridge", "launch", "launch_ros", "launch_testing"}
 # Behind an extra of pyproject.toml; imported where it is asked for, with a message where it is missing.
-OPTIONAL = {"ray"}
+OPTIONAL = {"bitsandbytes", "pyspacemouse", "ray"}
 OURS = {"lapa_core", "lapa_ros", "lapa_msgs", "setup", "tests"}
 
 
@@ -127,6 +128,7 @@ def test_every_import_is_declared():
         - {path.stem for path in sources("tests", "ros2_ws/src/lapa_ros/test")}
         - FROM_ROS
         - COME_WITH.keys()
+        - OPTIONAL
     )
     assert not undeclared, f"add these to setup/requirements/*.in: {sorted(undeclared)}"
 
