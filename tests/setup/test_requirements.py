@@ -52,8 +52,8 @@ COME_WITH = {
 }
 # Only in a sourced ROS 2 installation; the code says what it does without.
 FROM_ROS = {"cv_bridge", "launch", "launch_ros", "launch_testing"}
-# Behind an extra of pyproject.toml; imported where it is asked for, with a message where it is missing.
-OPTIONAL = {"bitsandbytes", "pyspacemouse", "ray"}
+# Behind this extra of pyproject.toml; imported where it is asked for, with a message where it is missing.
+OPTIONAL = {"bitsandbytes": "quant", "pyspacemouse": "spacemouse", "ray": "ray"}
 OURS = {"lapa_core", "lapa_ros", "lapa_msgs", "setup", "tests"}
 
 
@@ -128,7 +128,7 @@ def test_every_import_is_declared():
         - {path.stem for path in sources("tests", "ros2_ws/src/lapa_ros/test")}
         - FROM_ROS
         - COME_WITH.keys()
-        - OPTIONAL
+        - OPTIONAL.keys()
     )
     assert not undeclared, f"add these to setup/requirements/*.in: {sorted(undeclared)}"
 
@@ -136,14 +136,15 @@ def test_every_import_is_declared():
 def test_the_library_imports_nothing_of_the_tests_or_of_ros():
     core = imported("lapa_core")
     assert core.isdisjoint({"rclpy", "lapa_msgs", "lapa_ros"})
-    assert core.isdisjoint({module_of(name) for name in requirements("dev")} - OPTIONAL)
+    assert core.isdisjoint({module_of(name) for name in requirements("dev")} - OPTIONAL.keys())
 
 
 def test_an_extra_has_the_version_that_the_tests_run_with():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for name in OPTIONAL:
-        version = requirements("dev")[name]
-        assert re.search(rf'^{name} = \["{name}(\[\w+\])?=={re.escape(version)}"\]$', text, re.M)
+    for name, extra in OPTIONAL.items():
+        pin = re.search(rf'^{extra} = \["{name}(\[\w+\])?==([\w.]+)"\]$', text, re.M)
+        assert pin, f"the extra {extra} does not fix a version of {name}"
+        assert pin.group(2) == requirements("dev").get(name, pin.group(2))
 
 
 def test_the_lock_holds_every_direct_version_once():
