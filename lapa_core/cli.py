@@ -226,7 +226,8 @@ def run(verb: Verb, arguments: list[str]) -> None:
             for name, preset in presets.items()
         }
         config = tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
-    if getattr(config, "device", "cpu") != "cpu" and not getattr(config, "ray", ""):
+    elsewhere = getattr(config, "ray", "") or getattr(config, "dry_run", False)
+    if getattr(config, "device", "cpu") != "cpu" and not elsewhere:
         from lapa_core.train.device import check_device
 
         check_device(config.device)

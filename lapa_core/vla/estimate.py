@@ -25,12 +25,8 @@ from lapa_core.train.recompute import recompute
 from lapa_core.vla.adapters import adapt
 from lapa_core.vla.base import Inputs, VlaModel, model_class
 from lapa_core.vla.checkpoint import load_model_config
-from lapa_core.vla.config import (
-    FinetuneConfig,
-    ModelConfig,
-    PretrainConfig,
-    TrunkConfig,
-)
+from lapa_core.vla.config import FinetuneConfig, ModelConfig, PretrainConfig, TrunkConfig
+from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.words import Vocabulary
 
 LATENT = (4, 8)
@@ -106,7 +102,7 @@ def estimate(config: PretrainConfig | FinetuneConfig) -> Estimate:
     micro = min(config.micro_batch or share, share)
     there = config.init is not None and config.init.is_dir()
     sizes = load_model_config(config.init) if config.init and there else config.model
-    if sizes.KIND == "hf":
+    if isinstance(sizes, HfConfig):
         from lapa_core.vla.hf.text import read_backbone_config
 
         read_backbone_config(
