@@ -23,8 +23,7 @@ from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.presets import VLA_FINETUNE as PRESETS
-from lapa_core.train.parallel import Parallel, leave
-from lapa_core.train.run import TrainingRun
+from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
 from lapa_core.vla.config import FinetuneConfig
@@ -41,7 +40,9 @@ from lapa_core.vla.loop import (
     Examples,
     Recipe,
     VlaTrained,
+    open_run,
     predictions,
+    run_command,
     run_loop,
     save_trained,
     shaping,
@@ -85,14 +86,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         bf16=config.precision == "bf16",
     )
     settings = shaping(config, model)
-    run = TrainingRun(
-        config.out,
-        settings,
-        save_every=config.save_every,
-        log_every=config.log_every,
-        progress=config.progress,
-        leads=parallel.leads,
-    )
+    run = open_run(config, settings, parallel)
     recipe = make_recipe(config, bins.encode(true_actions(drawn)))
     module = run_loop(config, objective, model, examples, recipe, parallel, run)
     report_R = spread_rows(len(examples))
@@ -220,21 +214,9 @@ def _keep_latent_head(config: FinetuneConfig, model: VlaModel) -> None:
 
 def main(config: FinetuneConfig) -> None:
     """Finetune, and say what the predictions are worth and where the policy is."""
-    if config.dry_run:
-        from lapa_core.vla.estimate import (
-            estimate,
-            table,
-        )  # torch's tools for counting come with it
 
-        print(table(estimate(config)))
-        return
-    try:
-        trained = train(config)
-        if trained.leads:
-            metrics = load_config(trained.checkpoint)["metrics"]
-            if "bins" in metrics:
-                print(TokenReport(**metrics["bins"]))
-            print(ActionError(**metrics["action"]))
-            print(f"policy: {trained.checkpoint}")
-    finally:
-        leave()
+    def told(facts: dict[str, Any]) -> str:
+        named = [str(TokenReport(**facts["bins"]))] if "bins" in facts else []
+        return "\n".join([*named, str(ActionError(**facts["action"]))])
+
+    run_command(config, lambda: train(config), told)

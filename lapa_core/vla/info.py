@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.errors import ContractError
 from lapa_core.presets import VLA_PRETRAIN
 from lapa_core.vla.base import VlaModel, make_model
-from lapa_core.vla.config import ModelConfig
-from lapa_core.vla.lwm.config import LWM_PRESETS, LwmConfig
+from lapa_core.vla.checkpoint import describe
+from lapa_core.vla.config import ModelConfig, TrunkConfig
+from lapa_core.vla.lwm.config import LWM_PRESETS
 from lapa_core.vla.words import Vocabulary
 
 __all__ = ["VlaInfoConfig", "info", "main"]
@@ -28,7 +29,8 @@ class VlaInfoConfig:
 
     preset: str = "lapa_7b"
     """`lapa_7b` (the authors' released model), `lwm_debug` (the same at toy widths), or any preset of `lapa vla
-    pretrain`. The small models are counted with an empty word list; every word adds `text_dim` parameters."""
+    pretrain`; of a backbone of `transformers` the configuration is read. The small models are counted with an empty
+    word list; every word adds `text_dim` parameters."""
     head: Literal["latent", "action"] = "latent"
     """`latent`: as pretrained; `action`: as finetuned, the latent head replaced by the action head."""
     latent: tuple[int, int] = (4, 8)
@@ -37,13 +39,16 @@ class VlaInfoConfig:
     """Bins of an action dimension."""
 
 
-def chosen_model(preset: str) -> ModelConfig | LwmConfig:
+def chosen_model(preset: str) -> ModelConfig:
     """Return the configuration that is asked for.
 
     Raises:
         ContractError: no such preset.
     """
-    models = {**{name: stage.model for name, stage in VLA_PRETRAIN.items()}, **LWM_PRESETS}
+    models: dict[str, ModelConfig] = {
+        **{name: stage.model for name, stage in VLA_PRETRAIN.items()},
+        **LWM_PRESETS,
+    }
     if preset not in models:
         raise ContractError(f"preset is {preset!r}; known are {', '.join(sorted(models))}")
     return models[preset]
@@ -52,7 +57,7 @@ def chosen_model(preset: str) -> ModelConfig | LwmConfig:
 def counted_model(config: VlaInfoConfig) -> VlaModel:
     """Return the model on torch's meta device."""
     model = chosen_model(config.preset)
-    text = None if isinstance(model, LwmConfig) else Vocabulary.fit([])
+    text = Vocabulary.fit([]) if isinstance(model, TrunkConfig) else None
     with torch.device("meta"):
         if config.head == "latent":
             return make_model(model, text, latent=config.latent)
@@ -70,7 +75,7 @@ def info(config: VlaInfoConfig) -> dict[str, Any]:
     tokenizer = sum(count for name, count in sizes.items() if name.startswith("vqgan."))
     return {
         "preset": config.preset,
-        "model": {"kind": model.config.KIND, **asdict(model.config)},
+        "model": describe(model.config),
         "parameters": sum(sizes.values()) - tokenizer,
         "frame_tokenizer_parameters": tokenizer,
         "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},

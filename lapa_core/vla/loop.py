@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lapa_core.checkpoint import load_config
 from lapa_core.train.augment import load_images, random_light, random_shift
-from lapa_core.train.parallel import Parallel, to_master, whole
+from lapa_core.train.parallel import Parallel, leave, to_master, whole
 from lapa_core.train.rows import Rows
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import Part, seed_step
@@ -26,7 +26,7 @@ from lapa_core.train.schedule import cosine_factor, set_learning_rate
 from lapa_core.vla.adapters import adapt, merged
 from lapa_core.vla.base import Inputs, VlaModel
 from lapa_core.vla.checkpoint import describe, save_vla
-from lapa_core.vla.config import LoopConfig
+from lapa_core.vla.config import FinetuneConfig, LoopConfig, PretrainConfig
 from lapa_core.vla.extra import extra_tensors
 
 GRADIENT_CLIP = 1.0
@@ -117,11 +117,48 @@ def shaping(config: LoopConfig, model: VlaModel) -> dict[str, Any]:
         for name, value in asdict(config).items()
         if name not in NOT_SHAPING
     }
-    if init := fields.get(
-        "init"
-    ):  # states leave out what stands still: it must come from the same place
+    if init := fields.get("init"):  # states leave out what stands still: it must be the same again
         fields["init_sha256"] = load_config(init)["weights_sha256"]
     return {**fields, "model": describe(model.config)}
+
+
+def open_run(config: LoopConfig, settings: dict[str, Any], parallel: Parallel) -> TrainingRun:
+    """Open the run directory of a stage."""
+    return TrainingRun(
+        config.out,
+        settings,
+        save_every=config.save_every,
+        log_every=config.log_every,
+        progress=config.progress,
+        leads=parallel.leads,
+    )
+
+
+def run_command(
+    config: PretrainConfig | FinetuneConfig,
+    train: Callable[[], VlaTrained],
+    told: Callable[[dict[str, Any]], object],
+) -> None:
+    """Do what a stage's command line asks for and print what came of it, in the leading process.
+
+    Args:
+        config: the stage's.
+        train: trains.
+        told: turns the `metrics` of the finished checkpoint into text.
+    """
+    if config.dry_run:
+        from lapa_core.vla.estimate import estimate, table  # torch's counting tools come with it
+
+        print(table(estimate(config)))
+        return
+    try:
+        trained = train()
+        if trained.leads:
+            facts = load_config(trained.checkpoint)
+            print(told(facts["metrics"]))
+            print(f"{facts['kind']} model: {trained.checkpoint}")
+    finally:
+        leave()
 
 
 def run_loop(

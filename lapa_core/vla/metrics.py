@@ -9,7 +9,7 @@ Shapes: N samples, K tokens (latent tokens, or action dimensions).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,6 +53,14 @@ class ActionError:
     """Of the mean action [rad]."""
     gripper_of_mean: float
     """Of the mean action."""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return (
+            f"error      {1e3 * self.translation_m:.1f} mm, {self.rotation_rad:.3f} rad, gripper {self.gripper:.2f}; "
+            f"the mean action's {1e3 * self.translation_m_of_mean:.1f} mm, {self.rotation_rad_of_mean:.3f} rad, "
+            f"gripper {self.gripper_of_mean:.2f}"
+        )
 
 
 def majority_share(ids_NK: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -102,11 +110,6 @@ def as_row(
 ) -> dict[str, Tensor]:
     """Return `name/token` -> value, for a row of metrics."""
     return {f"{name}/{token}": torch.as_tensor(values_K[k]) for k, token in enumerate(names)}
-
-
-def to_facts(report: TokenReport | ActionError) -> dict[str, object]:
-    """Return the JSON-able form that a checkpoint keeps."""
-    return asdict(report)
 
 
 def _distances(

@@ -20,8 +20,7 @@ from lapa_core.laq.label_source import identify
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.presets import VLA_PRETRAIN as PRESETS
-from lapa_core.train.parallel import Parallel, leave
-from lapa_core.train.run import TrainingRun
+from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla
 from lapa_core.vla.config import PretrainConfig
@@ -30,7 +29,9 @@ from lapa_core.vla.loop import (
     Examples,
     Recipe,
     VlaTrained,
+    open_run,
     predictions,
+    run_command,
     run_loop,
     save_trained,
     shaping,
@@ -111,14 +112,7 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
         "laq": labels.checkpoint_hash,
         "pairs": len(labels.pairs_P2),
     }
-    run = TrainingRun(
-        config.out,
-        settings,
-        save_every=config.save_every,
-        log_every=config.log_every,
-        progress=config.progress,
-        leads=parallel.leads,
-    )
+    run = open_run(config, settings, parallel)
     examples = _examples(store, labels, extra)
     module = run_loop(config, objective, model, examples, recipe, parallel, run)
     report_R = spread_rows(len(examples))
@@ -166,19 +160,5 @@ def _examples(store: FrameStore, labels: LatentLabels, extra: dict[str, NDArray[
 
 
 def main(config: PretrainConfig) -> None:
-    """Pretrain, and say where the model is."""
-    if config.dry_run:
-        from lapa_core.vla.estimate import (
-            estimate,
-            table,
-        )  # torch's tools for counting come with it
-
-        print(table(estimate(config)))
-        return
-    try:
-        trained = train(config)
-        if trained.leads:
-            print(TokenReport(**load_config(trained.checkpoint)["metrics"]["codes"]))
-            print(f"pretrained model: {trained.checkpoint}")
-    finally:
-        leave()
+    """Pretrain, and say what the predictions are worth and where the model is."""
+    run_command(config, lambda: train(config), lambda facts: TokenReport(**facts["codes"]))
