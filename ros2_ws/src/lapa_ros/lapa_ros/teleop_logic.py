@@ -147,6 +147,15 @@ class Teleop:
         """Whether deltas go out."""
         return self._engaged
 
+    def begin(self) -> None:
+        """Activate: a switch that is down must be opened first, as after a silence."""
+        self._open.clear()
+        self._engaged = self._toggles = self._readying = False
+
+    def is_old(self, stamp_s: float, now_s: float) -> bool:
+        """Return whether a reading of `stamp_s` does not count at `now_s`: silence, or a clock out of step."""
+        return not -CommandGate.CLOCK_TOLERANCE_S <= now_s - stamp_s <= self._timeout_s
+
     def hear_arm(self, seen: ArmSeen) -> None:
         """Take what the arm node says."""
         self._seen = seen
@@ -218,10 +227,7 @@ class Teleop:
     def _stale(self, now_s: float) -> bool:
         if self._controls is None:
             return True
-        ages_s = (now_s - self._controls.stamp_s, now_s - self._received_s)
-        return not all(
-            -CommandGate.CLOCK_TOLERANCE_S <= age_s <= self._timeout_s for age_s in ages_s
-        )
+        return self.is_old(self._controls.stamp_s, now_s) or self.is_old(self._received_s, now_s)
 
     def _rest(self, reason: str) -> None:
         """Send nothing, and say why when the reason is another one."""

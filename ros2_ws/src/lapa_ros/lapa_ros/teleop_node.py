@@ -79,6 +79,7 @@ class TeleopNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to look for what the hand does."""
+        self._logic.begin()
         self._timer = self.create_timer(1.0 / self._contract.command_rate_hz, self._tick)
 
     def stop(self) -> None:
@@ -146,6 +147,9 @@ class TeleopNode(ManagedNode):
         stamp_s = now_s if is_zero(stamp) else to_seconds(stamp)
         if self._order.judge(stamp_s) is Arrival.LATE:
             return
+        if self._logic.is_old(stamp_s, now_s):
+            text = f"joy is stamped {now_s - stamp_s:.2f} s ago and counts as silence; are the clocks in step?"
+            self._troubles.happened("old input", text, now_s)
         try:
             controls = self._map.read(message.axes, message.buttons, stamp_s)
         except ActionError as error:  # counts as silence

@@ -103,6 +103,17 @@ def test_a_switch_that_is_down_from_the_start_must_be_let_go_first():
     assert len(bench.sent) == 1
 
 
+def test_activation_wants_the_switch_open_first(bench):
+    bench.run(0.5, "hold")
+    sent = len(bench.sent)
+    bench.teleop.begin()
+    bench.run(0.5, "hold")
+    assert len(bench.sent) == sent
+    bench.tick()
+    bench.tick("hold")
+    assert len(bench.sent) == sent + 1
+
+
 def test_silence_ends_it_within_the_timeout_and_wants_the_switch_open_again(bench):
     bench.run(1.0, "hold", motion=(1.0,))
     ended_s = bench.now_s
