@@ -141,7 +141,8 @@ def toy_backbone(model: str) -> Path:
     folder = default_cache_dir() / "backbones" / f"{family}-{made_by:08x}"
     if not folder.exists():
         fresh = folder.with_name(f".{family}.{uuid.uuid4().hex[:8]}")
-        with torch.random.fork_rng(devices=[]):
+        # Whoever asks may be counting on the meta device.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             save(family, fresh)
         try:
             fresh.rename(folder)
