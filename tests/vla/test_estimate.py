@@ -14,6 +14,7 @@ from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig
 from lapa_core.vla.estimate import GIB, estimate, table
 from lapa_core.vla.lwm.config import LWM_DEBUG
+from tests.torchrun import REPOSITORY
 from tests.vla.together import LWM
 
 RELEASED = 6_807_687_168
@@ -40,6 +41,12 @@ def test_flops_are_those_of_the_matrices_and_of_attention(paper):
     assert 3 * forward < paper.step_flops < 4.1 * forward, (
         "once forward, twice backward, once again"
     )
+
+
+def test_the_page_shows_what_is_printed(paper):
+    page = (REPOSITORY / "docs/vla.md").read_text()
+    missing = [line for line in table(paper).splitlines()[1:] if line not in page]
+    assert not missing
 
 
 def shallow(config, **changes):
