@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 
 import pytest
@@ -40,6 +41,13 @@ def test_the_shapes_are_those_of_the_model_itself():
     model = toy_lwm()
     model.drop_action_head()
     assert found["shapes"] == {name: list(t.shape) for name, t in model.state_dict().items()}
+
+
+def test_a_backbone_of_transformers_is_counted_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAPA_CACHE", str(tmp_path))
+    found = info(VlaInfoConfig(preset="hf_debug"))
+    assert found["model"]["kind"] == "hf"
+    assert found["parameters"] == sum(math.prod(shape) for shape in found["shapes"].values())
 
 
 def test_a_small_model_is_counted_too():
