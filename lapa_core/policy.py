@@ -186,7 +186,7 @@ class Policy:
             return self.engine.step(frame_SS3, instruction)
         if not isinstance(self.engine, ManyInputsEngine):
             raise ContractError(
-                f"{sorted(extra)} are given, but a policy behind a server takes one image and an instruction"
+                f"{sorted(extra)} are given, but this policy takes one image and an instruction"
             )
         own = {
             name: preprocess(value, self.image_px) if value.ndim == 3 else value

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.policy import Decision, Policy, PolicyStep
-from lapa_core.serve.batch import Batcher, Timing
-from lapa_core.serve.schema import DECISION, REQUEST, parse_request
+from lapa_core.serve.batch import Asked, Batcher, Timing
+from lapa_core.serve.schema import DECISION, REQUEST, Inputs, parse_request
 from lapa_core.serve.wire import pack
 
 
@@ -28,7 +28,14 @@ class SharedEngine:
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
         """Return the decision on one frame; see `Batcher.ask`."""
-        self.decision, self.timing = self._batcher.ask(frame_SS3, instruction, self._gone)
+        return self.step_with(frame_SS3, instruction, {})
+
+    def step_with(
+        self, frame_SS3: NDArray[np.uint8], instruction: str, extra: Mapping[str, NDArray[Any]]
+    ) -> Decision:
+        """Return the decision on one frame and what there is beside it; see `Batcher.ask`."""
+        asked = Asked(frame_SS3, instruction, extra)
+        self.decision, self.timing = self._batcher.ask(asked, self._gone)
         return self.decision
 
 
@@ -39,6 +46,7 @@ class Session:
         """Make the client's policy from the checkpoint's config."""
         self._engine = SharedEngine(batcher, gone)
         self._policy = Policy(self._engine, config)
+        self._inputs = Inputs.of(config)
         self._previous_s: float | None = None
 
     def answer(self, data: bytes | str) -> bytes:
@@ -48,8 +56,8 @@ class Session:
             LapaError: the message is refused, or the model cannot answer it.
         """
         begun_s = time.monotonic()
-        request = parse_request(data)
-        step = self._policy.act(request.image_HWC, request.prompt)
+        request = parse_request(data, self._inputs)
+        step = self._policy.act(request.image_HWC, request.prompt, request.extra)
         timing = self._engine.timing
         times: dict[str, float] = {
             "infer_ms": timing.infer_s * 1e3,

@@ -7,9 +7,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,23 @@ class BatchEngine(Protocol):
     """An engine that takes several frames at once; others are asked one by one."""
 
     def step_many(
-        self, frames_BSS3: NDArray[np.uint8], instructions: Sequence[str]
+        self,
+        frames_BSS3: NDArray[np.uint8],
+        instructions: Sequence[str],
+        extra: Mapping[str, NDArray[Any]] | None = None,
     ) -> list[Decision]:
-        """Return one decision per preprocessed square frame."""
+        """Return one decision per preprocessed square frame and, batch first, what there is beside it."""
+
+
+class Asked(NamedTuple):
+    """One question to the model."""
+
+    frame_SS3: NDArray[np.uint8]
+    """Preprocessed square frame."""
+    instruction: str
+    """What to do, in words."""
+    extra: Mapping[str, NDArray[Any]]
+    """Further cameras and the state, for a model that takes them; the same names in every question to it."""
 
 
 class Timing(NamedTuple):
@@ -42,8 +56,7 @@ class Timing(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    frame_SS3: NDArray[np.uint8]
-    instruction: str
+    asked: Asked
     gone: Callable[[], bool]
     arrived_s: float
     answer: Future[tuple[Decision, Timing]]
@@ -59,16 +72,14 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def ask(
-        self, frame_SS3: NDArray[np.uint8], instruction: str, gone: Callable[[], bool]
-    ) -> tuple[Decision, Timing]:
-        """Wait for the decision on one frame; `gone` tells whether nobody waits for it any more.
+    def ask(self, asked: Asked, gone: Callable[[], bool]) -> tuple[Decision, Timing]:
+        """Wait for the answer to one question; `gone` tells whether nobody waits for it any more.
 
         Raises:
             LapaError: the model refuses it.
             ServerError: nobody waits any more, or the model failed.
         """
-        pending = _Pending(frame_SS3, instruction, gone, time.monotonic(), Future())
+        pending = _Pending(asked, gone, time.monotonic(), Future())
         self._queue.put(pending)
         return pending.answer.result()
 
@@ -103,7 +114,7 @@ class Batcher:
             return
         begun_s = time.monotonic()
         try:
-            decisions = self._decide([(each.frame_SS3, each.instruction) for each in taken])
+            decisions = self._decide([each.asked for each in taken])
         except LapaError as error:
             _fail(taken, error)
             return
@@ -116,11 +127,12 @@ class Batcher:
             timing = Timing(begun_s - pending.arrived_s, infer_s, len(taken))
             pending.answer.set_result((decision, timing))
 
-    def _decide(self, asked: list[tuple[NDArray[np.uint8], str]]) -> list[Decision]:
-        if isinstance(self._engine, BatchEngine):
-            frames, instructions = zip(*asked, strict=True)
-            return self._engine.step_many(np.stack(frames), instructions)
-        return [self._engine.step(frame, instruction) for frame, instruction in asked]
+    def _decide(self, asked: list[Asked]) -> list[Decision]:
+        if not isinstance(self._engine, BatchEngine):
+            return [self._engine.step(each.frame_SS3, each.instruction) for each in asked]
+        frames, instructions, extras = zip(*asked, strict=True)
+        extra = {name: np.stack([each[name] for each in extras]) for name in extras[0]}
+        return self._engine.step_many(np.stack(frames), instructions, extra)
 
 
 def _dropped(pending: _Pending) -> bool:

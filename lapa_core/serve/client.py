@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from lapa_core.errors import ContractError, DataError, ServerError, SetupError
 from lapa_core.policy import SERVER_SCHEMES, Decision, Policy
 from lapa_core.serve.config import TOKEN_VARIABLE, read_token
-from lapa_core.serve.schema import DECISION, IMAGE, PROMPT, REQUEST
+from lapa_core.serve.schema import DECISION, IMAGE, PROMPT, REQUEST, Inputs
 from lapa_core.serve.wire import pack, unpack
 
 try:
@@ -72,11 +73,19 @@ class RemoteEngine:
         self.config: dict[str, Any] = self._connect(time.monotonic() + timeout_s)
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
-        """Return ((7,) bins, latent codes or None) for one preprocessed square frame.
+        """Return the server's decision on one preprocessed square frame; see `step_with`."""
+        return self.step_with(frame_SS3, instruction, {})
+
+    def step_with(
+        self, frame_SS3: NDArray[np.uint8], instruction: str, extra: Mapping[str, NDArray[Any]]
+    ) -> Decision:
+        """Return the server's decision on one preprocessed square frame and what there is beside it.
 
         Raises:
+            DataError: the policy takes no such thing beside a frame.
             ServerError: there is no server, no answer in time, another policy than before, or a refusal.
         """
+        beside = Inputs.of(self.config).write(extra)
         until_s = time.monotonic() + self._timeout_s
         if self._connection is not None and self._connection.state is not State.OPEN:
             self.close()  # the server ended it since the last call
@@ -87,7 +96,7 @@ class RemoteEngine:
             )
         self._number += 1
         request = {IMAGE: frame_SS3, PROMPT: instruction, REQUEST: self._number}
-        reply = self._exchange(pack(request), until_s)
+        reply = self._exchange(pack({**request, **beside}), until_s)
         if reply.get(REQUEST) != self._number:
             self.close()
             raise ServerError(f"{self._address} answered something else than it was asked")

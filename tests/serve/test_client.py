@@ -166,7 +166,7 @@ def test_an_answer_that_is_not_one_is_refused_and_the_connection_with_it(answer,
 
 def test_an_action_that_is_none_is_refused_on_both_sides():
     class Wrong(Echo):
-        def step_many(self, frames, instructions):
+        def step_many(self, frames, instructions, extra):
             return [decision(np.zeros(7, int), None)._replace(action_7=np.full(7, np.nan))]
 
     with serving(Wrong()) as address, pytest.raises(ServerError, match="must be finite"):
@@ -185,7 +185,7 @@ def test_the_hysteresis_of_the_gripper_outlives_the_connection():
     class Undecided(Echo):
         openings: ClassVar[list[float]] = [0.9, 0.55, 0.45, 0.45, 0.1]
 
-        def step_many(self, frames, instructions):
+        def step_many(self, frames, instructions, extra):
             action = np.array([0, 0, 0, 0, 0, 0, self.openings.pop(0)])
             return [Decision(action, np.zeros(7, int), None, action[None])]
 

@@ -47,6 +47,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.extras: list[dict] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self.error: Exception | None = None
@@ -56,7 +57,8 @@ class Echo:
         mean = int(frame.mean())
         return np.array([mean % 8, mean // 8 % 8, len(instruction) % 8, 0, 0, 0, mean % 2])
 
-    def step_many(self, frames: np.ndarray, instructions: tuple[str, ...]):
+    def step_many(self, frames: np.ndarray, instructions: tuple[str, ...], extra=None):
+        self.extras.append(extra)
         self.asked.append(list(instructions))
         assert self.go_on.wait(20.0)
         if self.error is not None:
@@ -65,6 +67,10 @@ class Echo:
             decision(self.bins(frame, words), (len(words), 1))
             for frame, words in zip(frames, instructions, strict=True)
         ]
+
+    def step_with(self, frame: np.ndarray, instruction: str, extra: dict):
+        rows = {name: value[None] for name, value in extra.items()}
+        return self.step_many(frame[None], (instruction,), rows)[0]
 
     def step(self, frame: np.ndarray, instruction: str):
         return self.step_many(frame[None], (instruction,))[0]
