@@ -17,7 +17,6 @@ from lapa_core.presets import VLA_PRETRAIN
 from lapa_core.vla.base import VlaModel, make_model
 from lapa_core.vla.checkpoint import describe
 from lapa_core.vla.config import ModelConfig, TrunkConfig
-from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.lwm.config import LWM_PRESETS
 from lapa_core.vla.words import Vocabulary
 
@@ -59,12 +58,6 @@ def counted_model(config: VlaInfoConfig) -> VlaModel:
     """Return the model on torch's meta device."""
     model = chosen_model(config.preset)
     text = Vocabulary.fit([]) if isinstance(model, TrunkConfig) else None
-    if isinstance(model, HfConfig):
-        from lapa_core.vla.hf.text import read_backbone_config
-
-        read_backbone_config(
-            model.model
-        )  # a toy is made when it is first read, and needs memory for it
     with torch.device("meta"):
         if config.head == "latent":
             return make_model(model, text, latent=config.latent)
