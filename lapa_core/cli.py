@@ -189,7 +189,7 @@ VERBS = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb; a `LapaError` becomes one line on stderr and exit status 2."""
+    """Run one verb; a `LapaError` becomes one line on stderr and exit status 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] in ([], ["-h"], ["--help"], ["help"]):
         print(_overview(VERBS))
