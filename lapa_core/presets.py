@@ -101,6 +101,16 @@ VLA_PRETRAIN: dict[str, PretrainConfig] = {
 }
 """`lapa vla pretrain <name>`."""
 
+VLA_PRETRAIN_NOTES = {
+    "sim": "the small trunk on the simulator's videos, 64 px; minutes on two cores",
+    "debug": "the same in seconds",
+    "lapa_7b": "LAPA-7B by the paper's recipe on eight GPUs of 80 GB (docs/vla.md)",
+    "hf": "a backbone of transformers (SmolVLM2 500M) on one GPU",
+    "lwm_debug": "the code of lapa_7b at toy widths, in seconds",
+    "hf_debug": "the code of hf at toy widths, in seconds",
+}
+"""One line for each."""
+
 VLA_FINETUNE: dict[str, FinetuneConfig] = {
     "sim": FinetuneConfig(
         data=_RECORDED,
@@ -203,3 +213,18 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
     ),
 }
 """`lapa vla finetune <name>`; `*_scratch` starts from nothing, `*_ceiling` is for thousands of labels."""
+
+VLA_FINETUNE_NOTES = {
+    "sim": "the small trunk from its latent pretraining, on recorded episodes",
+    "sim_scratch": "the same without latent pretraining",
+    "sim_ceiling": "the small trunk on the actions of thousands of simulated videos",
+    "debug": "sim in seconds",
+    "debug_scratch": "sim_scratch in seconds",
+    "debug_ceiling": "sim_ceiling in seconds",
+    "lapa_7b": "LAPA-7B, all weights, by the paper's recipe on eight GPUs of 80 GB (docs/vla.md)",
+    "lapa_7b_lora": "LAPA-7B, adapters beside a 4-bit base, on one card of 24 GB",
+    "hf": "a backbone of transformers (SmolVLM2 500M), all weights, on one GPU",
+    "lwm_debug": "the code of lapa_7b at toy widths, in seconds",
+    "hf_debug": "the code of hf at toy widths, in seconds",
+}
+"""One line for each."""

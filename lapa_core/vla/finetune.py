@@ -23,6 +23,7 @@ from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.presets import VLA_FINETUNE as PRESETS
+from lapa_core.presets import VLA_FINETUNE_NOTES as PRESET_NOTES
 from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
@@ -60,7 +61,7 @@ from lapa_core.vla.metrics import (
 )
 from lapa_core.vla.objective import FinetuneObjective
 
-__all__ = ["PRESETS", "FinetuneConfig", "labelled_subset", "main", "train"]
+__all__ = ["PRESETS", "PRESET_NOTES", "FinetuneConfig", "labelled_subset", "main", "train"]
 
 
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:

@@ -20,6 +20,7 @@ from lapa_core.laq.label_source import identify
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.laq.train import frames_only
 from lapa_core.presets import VLA_PRETRAIN as PRESETS
+from lapa_core.presets import VLA_PRETRAIN_NOTES as PRESET_NOTES
 from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla
@@ -41,7 +42,7 @@ from lapa_core.vla.loop import (
 from lapa_core.vla.metrics import TokenReport, as_row, majority_share, token_report
 from lapa_core.vla.objective import PretrainObjective
 
-__all__ = ["PRESETS", "PretrainConfig", "VlaTrained", "main", "train"]
+__all__ = ["PRESETS", "PRESET_NOTES", "PretrainConfig", "VlaTrained", "main", "train"]
 
 
 def check_labels(labels: LatentLabels, store: FrameStore, laq: Path | None = None) -> None:

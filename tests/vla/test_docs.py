@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of docs/vla.md is understood by the parser that would run it."""
+"""Every command of docs/vla.md is understood by the parser that would run it; every preset says what it is for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 
 import pytest
 
-from lapa_core import cli
+from lapa_core import cli, presets
 from lapa_core.train import device
 from tests.torchrun import REPOSITORY
 
@@ -40,3 +40,8 @@ def test_the_command_parses(monkeypatch, command):
 
 def test_there_are_commands():
     assert len(commands()) > 10
+
+
+def test_every_preset_has_its_line():
+    assert presets.VLA_PRETRAIN_NOTES.keys() == presets.VLA_PRETRAIN.keys()
+    assert presets.VLA_FINETUNE_NOTES.keys() == presets.VLA_FINETUNE.keys()
