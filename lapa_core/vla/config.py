@@ -203,8 +203,9 @@ class FinetuneConfig(LoopConfig):
     gripper_hysteresis: float = 0.0
     """The policy's gripper opens only above 0.5 + this and closes only below 0.5 - this; 0 is off. For data whose
     gripper takes values in between; of two bins, each is beyond any threshold."""
-    contract: str = "wx250s_sim"
-    """Robot contract whose hash and control rate the policy carries."""
+    contract: str = ""
+    """Robot contract, a name or a path, whose hash and control rate the policy carries; it must be the one that the
+    data set was recorded under. "" takes that one, and wx250s_sim where the data set names none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -244,7 +245,8 @@ class TableConfig:
     """Most quantile bins of a dimension: the table's actions are rounded to bin centres like a head's."""
     temperature: float = 0.0
     """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
-    contract: str = "wx250s_sim"
-    """Robot contract whose hash and control rate the policy carries."""
+    contract: str = ""
+    """Robot contract, a name or a path, whose hash and control rate the policy carries; it must be the one that the
+    data set was recorded under. "" takes that one, and wx250s_sim where the data set names none."""
     device: str = "cpu"
     """Torch device."""

@@ -35,6 +35,7 @@ from lapa_core.vla.labelled import (
     frame_rows,
     future_actions,
     labelled_subset,
+    learnt_contract,
     true_actions,
 )
 from lapa_core.vla.loop import (
@@ -66,6 +67,7 @@ __all__ = ["PRESETS", "PRESET_NOTES", "FinetuneConfig", "labelled_subset", "main
 
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
+    contract = learnt_contract(config.data, config.contract)
     parallel = Parallel(config.device, config.parallel, static=False)
     sizes = config.model if config.init is None else load_model_config(config.init)
     with parallel.leader_first():
@@ -95,7 +97,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         module, model, examples, report_R, config.batch_size, parallel.device
     )
     facts: dict[str, Any] = {
-        **policy_facts(config.contract, bins, config.temperature),
+        **policy_facts(contract, bins, config.temperature),
         "gripper_hysteresis": config.gripper_hysteresis,
         "metrics": report(config, bins, predicted_RA, true_actions(drawn)[report_R]),
         "training": settings,

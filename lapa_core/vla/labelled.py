@@ -7,15 +7,46 @@ Shapes: N frames, K latent tokens, H actions of a chunk, A action dimensions (7)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.store import FrameStore
-from lapa_core.errors import DataError
+from lapa_core.errors import ContractError, DataError
 from lapa_core.laq.labels import LatentLabels
+from lapa_core.robot.contract import load_contract
 from lapa_core.vla.objective import UNLABELLED
 from lapa_core.vla.pretrain import check_labels
+
+UNSAID_CONTRACT = "wx250s_sim"
+"""What a policy carries whose data set names no contract."""
+
+
+def learnt_contract(data: Path, given: str) -> str:
+    """Return the robot contract that a policy learns from a data set: the given one, else the data set's own.
+
+    Args:
+        data: LeRobot data set whose `info.json` may say under which contract it was recorded, or any other.
+        given: name or path; "" takes the data set's, and `UNSAID_CONTRACT` where it names none.
+
+    Raises:
+        ContractError: the data set was recorded under another contract, or no such contract.
+    """
+    said: dict[str, Any] = {}
+    if (data / fmt.INFO_PATH).is_file():
+        said = fmt.read_info(data).get(fmt.OWN_KEY) or {}
+    name = given or str(said.get("contract_name") or "") or UNSAID_CONTRACT
+    robot = load_contract(name)
+    recorded = said.get("contract_hash")
+    if recorded and recorded != robot.hash:
+        raise ContractError(
+            f"{data} was recorded under contract {said.get('contract_name')} {str(recorded)[:12]}, {name} is "
+            f"{robot.hash[:12]}: the arm would run another policy than it was shown; give the contract that it was "
+            "recorded under, or record again"
+        )
+    return name
 
 
 def true_actions(store: FrameStore) -> NDArray[np.float32]:

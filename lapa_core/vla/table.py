@@ -22,7 +22,7 @@ from lapa_core.train.augment import load_images
 from lapa_core.vla.checkpoint import POLICY, PRETRAINED, LoadedVla, load_vla, policy_facts, save_vla
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.decode.choose import greedy
-from lapa_core.vla.labelled import labelled_subset, true_actions
+from lapa_core.vla.labelled import labelled_subset, learnt_contract, true_actions
 
 __all__ = ["TableConfig", "fit", "main"]
 
@@ -55,6 +55,7 @@ def fit_table(probability_NQ: NDArray[np.float64], actions_NA: NDArray[np.float3
 
 def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
     """Fit the table, save the policy and return its directory; `store` replaces the data set on disk."""
+    contract = learnt_contract(config.data, config.contract)
     loaded = load_vla(config.init, PRETRAINED, config.device)
     store = store or FrameStore.load(config.data, loaded.model.config.image_px)
     store = labelled_subset(store, config.episodes, config.subset_seed)
@@ -66,7 +67,7 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
         for k, v in asdict(config).items()
         if k not in ("out", "device")
     }
-    facts = {**policy_facts(config.contract, bins, config.temperature), "training": settings}
+    facts = {**policy_facts(contract, bins, config.temperature), "training": settings}
     facts["instructions"] = sorted(set(store.instructions))[:100]
     return save_vla(
         config.out / "checkpoint",

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from lapa_core.train.parallel import Parallel, leave, whole
-from lapa_core.train.run import TrainingRun
 from lapa_core.vla import finetune, pretrain
 from lapa_core.vla.adapters import merged
 from lapa_core.vla.base import VlaModel, model_class
@@ -23,6 +22,7 @@ from lapa_core.vla.config import FinetuneConfig, LoopConfig, PretrainConfig, Tru
 from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.lwm.config import LWM_DEBUG
 from lapa_core.vla.objective import PretrainObjective
+from tests.torchrun import until_half
 from tests.toy import toy_store, write_labels
 
 SMALL = TrunkConfig(image_px=16, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
@@ -53,10 +53,6 @@ NEAR: dict[str, tuple[str, LoopConfig]] = {
 """Name -> the case of `CASES` that computes nearly the same in float32, and the recipe."""
 
 
-class Interrupted(Exception):
-    """Stands for the end of a process after the state of step 2 was saved."""
-
-
 def write_toy_labels(folder: Path) -> Path:
     """Write perfect codes: the direction of each episode."""
     store = toy_store(image_px=16)
@@ -75,18 +71,7 @@ def run_case(recipe: LoopConfig, labels: Path, out: Path) -> Path:
 
 def run_half(recipe: LoopConfig, labels: Path, out: Path) -> None:
     """Train until the state of step 2 is saved."""
-    save = TrainingRun.save
-
-    def save_then_die(self: TrainingRun, step: int, *rest: object) -> None:
-        save(self, step, *rest)  # type: ignore[arg-type]
-        if step == 1:
-            raise Interrupted
-
-    TrainingRun.save = save_then_die  # type: ignore[method-assign]
-    try:
-        run_case(recipe, labels, out)
-    except Interrupted:
-        TrainingRun.save = save  # type: ignore[method-assign]
+    until_half(lambda: run_case(recipe, labels, out))
 
 
 def fresh_lwm() -> VlaModel:
