@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from lapa_core.train.run import TrainingRun
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5
@@ -30,3 +33,23 @@ def metrics(run_dir: Path) -> list[dict[str, float]]:
     """Return a run's rows without their times."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "time"} for row in rows if "loss" in row]
+
+
+class Interrupted(Exception):
+    """Stands for the end of a process after the state of step 2 was saved."""
+
+
+def until_half(train: Callable[[], object]) -> None:
+    """Train until the state of step 2 is saved."""
+    save = TrainingRun.save
+
+    def save_then_die(self: TrainingRun, step: int, *rest: object) -> None:
+        save(self, step, *rest)  # type: ignore[arg-type]
+        if step == 1:
+            raise Interrupted
+
+    TrainingRun.save = save_then_die  # type: ignore[method-assign]
+    try:
+        train()
+    except Interrupted:
+        TrainingRun.save = save  # type: ignore[method-assign]

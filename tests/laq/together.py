@@ -14,7 +14,7 @@ from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.train import train
 from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.train.parallel import leave
-from lapa_core.train.run import TrainingRun
+from tests.torchrun import until_half
 from tests.toy import TOY_PATCH, toy_store
 
 BASE = LaqTrainConfig(
@@ -31,10 +31,6 @@ CASES: dict[str, LaqTrainConfig] = {
 """Name -> recipe; also trained in one process by the test."""
 
 
-class Interrupted(Exception):
-    """Stands for the end of a process after the state of step 2 was saved."""
-
-
 def run_case(name: str, out: Path) -> None:
     """Train one case."""
     recipe = replace(CASES[name], out=out)
@@ -43,18 +39,7 @@ def run_case(name: str, out: Path) -> None:
 
 def run_half(name: str, out: Path) -> None:
     """Train until the state of step 2 is saved."""
-    save = TrainingRun.save
-
-    def save_then_die(self: TrainingRun, step: int, *rest: object) -> None:
-        save(self, step, *rest)  # type: ignore[arg-type]
-        if step == 1:
-            raise Interrupted
-
-    TrainingRun.save = save_then_die  # type: ignore[method-assign]
-    try:
-        run_case(name, out)
-    except Interrupted:
-        TrainingRun.save = save  # type: ignore[method-assign]
+    until_half(lambda: run_case(name, out))
 
 
 if __name__ == "__main__":
