@@ -47,6 +47,8 @@ class Mark:
         for name, value in (("first_s", self.first_s), ("last_s", last_s)):
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
                 raise DataError(f"{self.episode}: {name} is {value!r}; seconds are needed")
+        if self.last_s is not None and not math.isfinite(self.last_s):
+            raise DataError(f"{self.episode}: last_s is {self.last_s!r}; null keeps all")
         if not 0 <= self.first_s < last_s:
             raise DataError(
                 f"{self.episode}: rows from {self.first_s} to {self.last_s} s; the first must be at least 0 and "
@@ -92,11 +94,40 @@ def load_marks(folder: Path) -> dict[str, Mark]:
     return {mark.episode: mark for mark in marks}
 
 
+def decisions_elsewhere(folder: Path) -> dict[Path, Path]:
+    """Return the recordings below a folder that a `curation.jsonl` above or further below names, and which file.
+
+    Raises:
+        DataError: such a file is malformed.
+    """
+    folder = folder.resolve()
+    above = [parent / CURATION_NAME for parent in folder.parents]
+    below = [path for path in sorted(folder.rglob(CURATION_NAME)) if path.parent != folder]
+    return {
+        path: file
+        for file in (*above, *below)
+        for name in load_marks(file.parent)
+        if (path := file.parent / name).is_relative_to(folder)
+    }
+
+
+def mark_of(recording: Path) -> Mark | None:
+    """Return the decision about one recording in a `curation.jsonl` beside or above it; one that drops it, if any.
+
+    Raises:
+        DataError: such a file is malformed.
+    """
+    path = recording.resolve()
+    found = [load_marks(parent).get(path.relative_to(parent).as_posix()) for parent in path.parents]
+    marks = [mark for mark in found if mark is not None]
+    return min(marks, key=lambda mark: mark.keep, default=None)
+
+
 def add_mark(folder: Path, mark: Mark) -> None:
-    """Add a decision; when this returns it is on the disk."""
-    handle = os.open(folder / CURATION_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, (json.dumps(asdict(mark)) + "\n").encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Add a decision; when this returns it is on the disk, on a line of its own even where the last one has no end."""
+    with (folder / CURATION_NAME).open("a+b") as file:
+        file.seek(max(0, file.tell() - 1))
+        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        file.write(start + json.dumps(asdict(mark)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

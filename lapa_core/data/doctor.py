@@ -11,8 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lapa_core.data import lerobot_format as fmt
-from lapa_core.data.curation import load_marks
-from lapa_core.data.judge import EpisodeReport, judge, list_recordings
+from lapa_core.data.judge import EpisodeReport, judge, list_marked
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.data.verify import verify
 from lapa_core.errors import DataError
@@ -41,19 +40,12 @@ def examine(
     """Judge every recording of a folder, in order of its path; those that a reviewer dropped are passed over.
 
     Raises:
-        DataError: there is no recording, or `curation.jsonl` is malformed or names a recording that is not there.
+        DataError: there is no recording, or `curation.jsonl` is malformed or a decision of it would be lost.
     """
-    files, marks = list_recordings(config.path), load_marks(config.path)
-    names = [path.relative_to(config.path).as_posix() for path in files]
-    if unknown := sorted(set(marks) - set(names)):
-        raise DataError(
-            f"curation.jsonl of {config.path} names {unknown[:3]}, which are not there; put them back or remove "
-            "the lines"
-        )
+    marked = list_marked(config.path)
     contract = load_contract(config.contract) if config.contract else None
     reports = []
-    for path, name in tqdm(list(zip(files, names, strict=True)), desc="examining", unit="episode"):
-        mark = marks.get(name)
+    for path, mark in tqdm(marked, desc="examining", unit="episode"):
         if mark is not None and not mark.keep:
             continue
         judged = judge(

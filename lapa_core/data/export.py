@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import provenance
 from lapa_core.data import lerobot_format as fmt
-from lapa_core.data.curation import Mark, load_marks
-from lapa_core.data.judge import EpisodeReport, judge, list_recordings
+from lapa_core.data.curation import Mark
+from lapa_core.data.judge import RECORDING, EpisodeReport, judge, list_marked
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
 from lapa_core.data.mcap_episode import Recording, read_pictures
 from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, achieved_rows
@@ -64,21 +64,21 @@ def export_recordings(
         One report per recording; refused ones are not in the data set.
 
     Raises:
-        DataError: there is no recording, or none could be exported.
+        DataError: there is no recording, none could be exported, or a reviewer's decision would be lost.
         ContractError: the contract does not exist.
     """
     folder = Path(recordings)
-    files, marks = list_recordings(folder), load_marks(folder)
+    marked = list_marked(folder)
     exporter = _Exporter(
         Path(out), contract, tuple(outcomes), limits or RowLimits(), actions, quality
     )
     reports = []
-    for path in files:
-        reports.append(exporter.add(path, marks.get(path.relative_to(folder).as_posix())))
+    for path, mark in marked:
+        reports.append(exporter.add(path, mark))
         on_report(reports[-1])
     if not any(report.accepted for report in reports):
         raise DataError(
-            f"none of {len(files)} recordings could be exported; the first: {reports[0].line()}"
+            f"none of {len(marked)} recordings could be exported; the first: {reports[0].line()}"
         )
     return reports
 
@@ -103,7 +103,7 @@ class _Exporter:
         if (out / fmt.INFO_PATH).is_file():
             source = LeRobotSource(out)
             origins = [source.origin(index) for index in range(len(source))]
-            self._known = {origin.split(_PART)[0]: origin for origin in origins}
+            self._known = {_recording_of(origin): origin for origin in origins}
 
     def add(self, path: Path, mark: Mark | None) -> EpisodeReport:
         """Export one recording, or say why not."""
@@ -195,6 +195,11 @@ def _origin(path: Path, mark: Mark | None) -> str:
     if mark is None or not mark.trims:
         return path.name
     return f"{path.name}{_PART}{mark.first_s:g} to {'its end' if mark.last_s is None else f'{mark.last_s:g}'} s"
+
+
+def _recording_of(origin: str) -> str:
+    name, suffix, _ = origin.rpartition(RECORDING)
+    return name + suffix
 
 
 def _frames(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.data.curation import Mark
+from lapa_core.data.curation import CURATION_NAME, Mark, decisions_elsewhere, load_marks
 from lapa_core.data.mcap_episode import Recording, read_recording
 from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, build_rows
 from lapa_core.errors import ContractError, DataError
@@ -98,6 +98,31 @@ def list_recordings(folder: Path) -> list[Path]:
             f"{folder} holds no {RECORDING} file; give the folder that the recorder wrote to"
         )
     return found
+
+
+def list_marked(folder: Path) -> list[tuple[Path, Mark | None]]:
+    """Return every recording under a folder, in order of its path, with the decision about it.
+
+    Raises:
+        DataError: there is none, or a decision would be lost: it is about a recording that is not there, or lies in the
+            `curation.jsonl` of another folder.
+    """
+    files, marks = list_recordings(folder), load_marks(folder)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    if unknown := sorted(set(marks) - set(names)):
+        raise DataError(
+            f"{CURATION_NAME} of {folder} names {unknown[:3]}, which are not there; put them back or remove "
+            "the lines"
+        )
+    elsewhere = decisions_elsewhere(folder)
+    for path, name in zip(files, names, strict=True):
+        other = elsewhere.get(path.resolve())
+        if other is not None and name not in marks:
+            raise DataError(
+                f"{other} decides about {name}, which would be ignored here; give the folder {other.parent}, or "
+                f"decide again in `lapa data review --recordings {folder}`"
+            )
+    return [(path, marks.get(name)) for path, name in zip(files, names, strict=True)]
 
 
 def judge(

@@ -20,7 +20,7 @@ from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.data.confirmation import applied_deltas
 from lapa_core.errors import ActionError, DataError
 
-_ROUNDING_S = 1e-6
+ROUNDING_S = 1e-6
 """Two stamps of one instant may differ by so much where one of them went through a float [s]."""
 
 
@@ -251,7 +251,7 @@ def newest_before(
     Stamps may arrive out of order; positions are those of the given array.
     """
     order = np.argsort(stamps_s, kind="stable")
-    place = np.searchsorted(stamps_s[order], times_s + _ROUNDING_S, side="right") - 1
+    place = np.searchsorted(stamps_s[order], times_s + ROUNDING_S, side="right") - 1
     index = order[np.maximum(place, 0)]
     age_s = np.where(place >= 0, np.maximum(times_s - stamps_s[index], 0.0), np.inf)
     return index, age_s

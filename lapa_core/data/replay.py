@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.actions.bins import ActionBins
+from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import load_config
 from lapa_core.data import lerobot_format as fmt
+from lapa_core.data.curation import mark_of
 from lapa_core.data.judge import RECORDING, judge
 from lapa_core.data.lerobot import LeRobotSource
 from lapa_core.errors import DataError
@@ -31,7 +33,7 @@ class Replay:
     actions: NDArray[np.float64]
     """(T, 7) deltas in the order of `ACTION_NAMES`."""
     states: NDArray[np.float64] | None
-    """(T, 7) measured pose before each delta; None where none was recorded."""
+    """(T, 7) measured pose before each delta; None where none was recorded, or under no contract."""
     rate_hz: float
     """Deltas per second."""
     contract_hash: str
@@ -42,7 +44,8 @@ def read_replay(path: Path, episode: int = 0) -> Replay:
     """Read an episode of a LeRobot data set, or a recording (`.mcap`).
 
     Raises:
-        DataError: there is no such episode, it has no actions, or the recording would not be exported.
+        DataError: there is no such episode, its actions are no deltas of ours, or the recording would not be exported,
+            as a reviewer decided, too.
     """
     if path.is_file() and path.name.endswith(RECORDING):
         return _recorded(path)
@@ -51,14 +54,20 @@ def read_replay(path: Path, episode: int = 0) -> Replay:
     actions = columns.get(fmt.ACTION)
     if actions is None or actions.ndim != 2 or actions.shape[1] != 7:
         raise DataError(f"{path} episode {episode} has no actions of seven numbers to replay")
-    states = columns.get(fmt.STATE)
+    names = source.features[fmt.ACTION].get("names")
+    if list(names or ()) != list(ACTION_NAMES):
+        raise DataError(
+            f"the actions of {path} are {names}; only deltas {list(ACTION_NAMES)} may move the arm"
+        )
+    contract_hash = str(source.metadata.get("contract_hash") or "")
+    states = columns.get(fmt.STATE) if contract_hash else None
     return Replay(
         label=f"{path} episode {episode}",
         instruction=source.instruction(episode),
         actions=actions.astype(np.float64),
         states=None if states is None or states.shape[1:] != (7,) else states.astype(np.float64),
         rate_hz=source.fps,
-        contract_hash=str(source.metadata.get("contract_hash") or ""),
+        contract_hash=contract_hash,
     )
 
 
@@ -76,9 +85,14 @@ def through_bins(replay: Replay, checkpoint: Path) -> Replay:
 
 
 def _recorded(path: Path) -> Replay:
-    judged = judge(path)
+    judged = judge(path, mark=mark_of(path))
     if judged.rows is None or judged.contract is None:
         raise DataError(f"{path}: {'; '.join(judged.report.rows.refusals)}")
+    if dropped := judged.report.rows.dropped:
+        raise DataError(
+            f"{path}: {dropped} deltas that the arm applied lack a fresh frame and are no rows; without them the path "
+            "would be another: replay a recording without holes"
+        )
     return Replay(
         label=path.name,
         instruction=judged.report.instruction,

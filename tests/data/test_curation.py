@@ -10,6 +10,7 @@ from lapa_core.data.curation import CURATION_NAME, Mark, add_mark, load_marks
 from lapa_core.data.episode import open_source
 from lapa_core.data.export import export_recordings
 from lapa_core.data.recorded_rows import RowLimits
+from lapa_core.data.replay import read_replay
 from lapa_core.errors import DataError
 
 
@@ -34,6 +35,7 @@ def test_the_last_decision_counts_and_earlier_ones_stay_in_the_file(tmp_path):
         ('{"episode": "a", "first_s": 2, "last_s": 1}', "rows from 2 to 1 s"),
         ('{"episode": "a", "first_s": true}', "first_s is True"),
         ('{"episode": "a", "last_s": NaN}', "last_s is nan"),
+        ('{"episode": "a", "last_s": Infinity}', "last_s is inf; null keeps all"),
     ],
 )
 def test_lines_that_make_no_sense_are_refused(tmp_path, line, reason):
@@ -70,6 +72,64 @@ def test_export_leaves_out_what_was_dropped_and_keeps_the_part_that_was_kept(
     with pytest.raises(DataError, match="none of 3"):
         export_recordings(recordings, tmp_path / "set", on_report=(late := []).append)
     assert all("export to a new folder" in report.line() for report in late[1:])
+
+
+def test_a_decision_starts_a_line_of_its_own_after_a_hand_edit_without_an_end(tmp_path):
+    (tmp_path / CURATION_NAME).write_text('{"episode": "a.mcap", "keep": false}')
+    add_mark(tmp_path, Mark(episode="b.mcap"))
+    assert load_marks(tmp_path) == {
+        "a.mcap": Mark(episode="a.mcap", keep=False),
+        "b.mcap": Mark(episode="b.mcap"),
+    }
+
+
+@pytest.mark.parametrize("reviewed", [".", "all/monday"])
+def test_decisions_of_another_folders_review_are_not_passed_over(tmp_path, plan, reviewed):
+    monday = tmp_path / "all/monday"
+    monday.mkdir(parents=True)
+    plan.write(monday / "a.mcap")
+    (folder := tmp_path / reviewed).mkdir(exist_ok=True)
+    add_mark(folder, Mark(episode=(monday / "a.mcap").relative_to(folder).as_posix(), keep=False))
+    with pytest.raises(DataError, match="would be ignored here; give the folder"):
+        export_recordings(tmp_path / "all", tmp_path / "set")
+    add_mark(tmp_path / "all", Mark(episode="monday/a.mcap"))
+    (report,) = export_recordings(tmp_path / "all", tmp_path / "set")
+    assert report.accepted
+
+
+def test_export_refuses_decisions_about_recordings_that_are_not_there(tmp_path, plan):
+    plan.write(tmp_path / "renamed.mcap")
+    add_mark(tmp_path, Mark(episode="a.mcap", keep=False))
+    with pytest.raises(DataError, match=r"names \['a.mcap'\], which are not there"):
+        export_recordings(tmp_path, tmp_path / "set")
+
+
+def test_a_recording_with_a_comma_in_its_name_is_exported_once(tmp_path, plan):
+    plan.write(tmp_path / "push, red.mcap")
+    export_recordings(tmp_path, tmp_path / "set")
+    (again,) = export_recordings(tmp_path, tmp_path / "set")
+    assert again.known
+
+
+def test_a_replayed_recording_obeys_the_reviewer(tmp_path, plan):
+    (tmp_path / "monday").mkdir()
+    path = plan.write(tmp_path / "monday/a.mcap")
+    assert len(read_replay(path).actions) == 10
+    add_mark(tmp_path, Mark(episode="monday/a.mcap", last_s=0.9))
+    assert len(read_replay(path).actions) == 4
+    add_mark(tmp_path, Mark(episode="monday/a.mcap", keep=False, note="it hits the table"))
+    with pytest.raises(DataError, match="a reviewer dropped it: it hits the table"):
+        read_replay(path)
+
+
+def test_a_recording_with_holes_is_not_replayed(tmp_path, plan):
+    plan.steps = 40
+    plan.camera_until_s = 7.45  # the last delta has no fresh frame; an export bears that
+    plan.write(tmp_path / "a.mcap")
+    (report,) = export_recordings(tmp_path, tmp_path / "set")
+    assert (report.accepted, report.rows.dropped) == (True, 1)
+    with pytest.raises(DataError, match="1 deltas that the arm applied lack a fresh frame"):
+        read_replay(tmp_path / "a.mcap")
 
 
 def test_nothing_left_after_trimming_is_a_refusal(tmp_path, plan):

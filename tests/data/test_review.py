@@ -3,6 +3,7 @@
 
 import io
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -73,8 +74,8 @@ def test_decisions_are_written_and_obeyed(client, folder, tmp_path):
     trimmed = client.post("/decide", json={"episode": "monday/c.mcap", "last_s": 0.9}).json()
     assert trimmed["refusals"] == []
     assert trimmed["rows"] == 4
-    assert trimmed["times_s"][:2] == pytest.approx([0.13, 0.33])
-    assert len(trimmed["times_s"]) == 10
+    first_s, last_s = trimmed["deltas_s"]
+    assert (first_s, last_s) == pytest.approx((0.13, 0.13 + 9 * 0.2 + 3.0), abs=2e-3)
 
     assert load_marks(folder) == {
         "a.mcap": Mark(episode="a.mcap", keep=False, note="shaky"),
@@ -84,6 +85,41 @@ def test_decisions_are_written_and_obeyed(client, folder, tmp_path):
     assert [r.path.name for r in reports if r.accepted] == ["b.mcap", "c.mcap"]
     kept = client.post("/decide", json={"episode": "a.mcap"}).json()
     assert kept["refusals"] == []
+
+
+@pytest.mark.parametrize("start_s", [1000.0, 1000.00004, 1000.00047, 1.79e9 + 0.1237])
+def test_a_trim_at_the_times_that_the_page_offers_keeps_every_row(tmp_path, plan, start_s):
+    plan.start_s, delta = start_s, plan.delta
+    plan.delta = lambda step, stamp_s: delta(step, stamp_s + 0.00037 * step)
+    plan.write(tmp_path / "a.mcap")
+    review = Review(DataReviewConfig(recordings=tmp_path))
+    review.read_all()
+    first_s, last_s = review.facts()[0]["deltas_s"]
+    trimmed = review.decide({"episode": "a.mcap", "first_s": first_s, "last_s": last_s})
+    assert (trimmed["rows"], trimmed["trimmed"]) == (10, 0)
+
+
+def test_an_older_decision_that_took_longer_to_judge_is_not_what_is_shown(
+    review, folder, monkeypatch
+):
+    reading, decided, read = threading.Event(), threading.Event(), review._read
+
+    def slowly(name):
+        judged = read(name)
+        if not reading.is_set():
+            reading.set()
+            decided.wait(0.5)
+        return judged
+
+    monkeypatch.setattr(review, "_read", slowly)
+    first = threading.Thread(target=review.decide, args=({"episode": "a.mcap", "keep": False},))
+    first.start()
+    assert reading.wait(5.0)
+    review.decide({"episode": "a.mcap"})
+    decided.set()
+    first.join()
+    assert load_marks(folder)["a.mcap"].keep
+    assert review.facts()[0]["mark"]["keep"]
 
 
 @pytest.mark.parametrize(

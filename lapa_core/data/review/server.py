@@ -42,7 +42,7 @@ class Review:
         self.names = [path.relative_to(self.folder).as_posix() for path in found]
         self._marks = load_marks(self.folder)
         self._facts: dict[str, dict[str, Any]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._judging = threading.Lock(), threading.Lock()
         self.strip = lru_cache(maxsize=512)(self._strip)
 
     def read_all(self) -> None:
@@ -78,6 +78,10 @@ class Review:
         return f"{len(facts)} of {len(self.names)} recordings read: {good} to be exported, {dropped} dropped by you"
 
     def _judge(self, name: str) -> None:
+        with self._judging:  # one at a time: what was read under an older decision never comes last
+            self._judge_now(name)
+
+    def _judge_now(self, name: str) -> None:
         with self._lock:
             mark = self._marks.get(name)
         judged = self._read(name)

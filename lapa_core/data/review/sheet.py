@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lapa_core.data.curation import Mark
 from lapa_core.data.judge import Judged, first_picture_s
 from lapa_core.data.mcap_episode import read_pictures
-from lapa_core.data.recorded_rows import seconds
+from lapa_core.data.recorded_rows import ROUNDING_S, seconds
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
 
@@ -52,7 +52,7 @@ def describe(judged: Judged, folder: Path, mark: Mark | None) -> dict[str, Any]:
         "still_share": _number(report.still_share),
         "saturated_share": _number(report.saturated_share),
         "lost_by_recorder": report.recorder_dropped,
-        "times_s": _delta_times_s(judged),
+        "deltas_s": _deltas_s(judged),
         **{name: _number(value) for name, value in asdict(report.rows).items()},
         "mark": None if mark is None else asdict(mark),
     }
@@ -64,12 +64,15 @@ def _duration_s(judged: Judged) -> float:
     return max(e for _, e in ends) - min(s for s, _ in ends) if ends else 0.0
 
 
-def _delta_times_s(judged: Judged) -> list[float]:
-    """Times of the deltas, counted as trimming counts them [s]."""
-    if judged.recording is None:
+def _deltas_s(judged: Judged) -> list[float]:
+    """First and last time of a delta, counted as trimming counts them, rounded so that a trim at both keeps all [s]."""
+    recording = judged.recording
+    if recording is None or not recording.deltas:
         return []
-    start_s = first_picture_s(judged.recording)
-    return [round(seconds(m.header.stamp) - start_s, 3) for m in judged.recording.deltas]
+    start_s = first_picture_s(recording)
+    times_s = [seconds(message.header.stamp) - start_s for message in recording.deltas]
+    first_ms, last_ms = 1e3 * (min(times_s) - ROUNDING_S), 1e3 * (max(times_s) + ROUNDING_S)
+    return [max(0.0, math.floor(first_ms) / 1e3), math.ceil(last_ms) / 1e3]
 
 
 def _number(value: Any) -> Any:
