@@ -260,9 +260,16 @@ class ReplayParams:
         "",
         'Policy checkpoint whose bins every action goes through; "" plays the actions as they are.',
     )
-    speed: float = param(1.0, "Share of the recorded speed [1].", low=0.1, high=1.0)
+    speed: float = param(
+        1.0,
+        "Share of the recorded rate of deltas; each is driven as fast as at 1, with a pause after it [1].",
+        low=0.1,
+        high=1.0,
+    )
     ready: bool = param(
-        True, "Move to the contract's ready pose first; false starts where the arm is."
+        True,
+        "Move to the contract's ready pose and from there to where the episode begins first; false starts where the "
+        "arm is.",
     )
 
 

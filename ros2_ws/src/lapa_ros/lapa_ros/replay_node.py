@@ -11,20 +11,23 @@ import threading
 import traceback
 from pathlib import Path
 
+import numpy as np
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from std_srvs.srv import Trigger
 
 from lapa_core.actions.delta import EndEffectorDelta
-from lapa_core.data.replay import read_replay, through_bins
+from lapa_core.data.replay import Replay, read_replay, through_bins
 from lapa_core.errors import LapaError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
+from lapa_ros.arm_logic import ArmLogic
 from lapa_ros.deltas import to_message
 from lapa_ros.diagnostics import OK, Health
+from lapa_ros.geometry import from_pose
 from lapa_ros.lifecycle import ManagedNode, run
-from lapa_ros.remote import call, wait_until
-from lapa_ros.replay_player import SOURCE, Player, check
+from lapa_ros.remote import GraphError, call, wait_until
+from lapa_ros.replay_player import SOURCE, Player, PlayReport, approach, check
 
 
 class ReplayNode(ManagedNode):
@@ -46,8 +49,8 @@ class ReplayNode(ManagedNode):
         replay = read_replay(Path(self.params.path), self.params.episode)
         if self.params.checkpoint:
             replay = through_bins(replay, Path(self.params.checkpoint))
-        period_s = check(replay, self._contract, self.params.speed)
-        self._player = Player(replay, period_s, self._publish, lambda: self._state)
+        self._replay = replay
+        self._period_s = check(replay, self._contract, self.params.speed)
         self._what = f"{replay.label}: {len(replay.actions)} deltas, {replay.instruction!r}"
         self._publisher = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
         self._subscription = self.create_subscription(
@@ -93,8 +96,10 @@ class ReplayNode(ManagedNode):
     def _run(self) -> None:
         try:
             self._prepare()
+            if self.params.ready:
+                self._approach()
             self.get_logger().info(f"playing {self._what}")
-            self.get_logger().info(str(self._player.run(self._stop_asked)))
+            self.get_logger().info(str(self._play(self._replay)))
             call(self._hold, Trigger.Request())
             self.end(0)
         except LapaError as error:
@@ -104,8 +109,31 @@ class ReplayNode(ManagedNode):
             self.get_logger().error(f"replay ended:\n{traceback.format_exc()}")
             self.end(1)
 
+    def _play(self, replay: Replay) -> PlayReport:
+        player = Player(replay, self._period_s, self._publish, lambda: self._state)
+        return player.run(self._stop_asked)
+
+    def _approach(self) -> None:
+        """Go on from the ready pose to where the episode begins.
+
+        Raises:
+            GraphError: the arm does not hold in its ready pose: it was held on the way, or did not arrive.
+        """
+        measured_rad = np.array(self._state.measured_joints)
+        off_rad = float(np.abs(measured_rad - self._contract.ready_joints_rad).max())
+        if off_rad > ArmLogic.ARRIVED_RAD:
+            raise GraphError(
+                f"the arm holds {off_rad:.2f} rad from its ready pose ({self._state.reason}); see why, and start again"
+            )
+        way = approach(self._replay, self._contract, from_pose(self._state.commanded_pose))
+        if not len(way.actions):
+            return
+        length_m = float(np.linalg.norm(way.actions[:, :3].sum(axis=0)))
+        self.get_logger().info(f"moving {1e3 * length_m:.0f} mm to where the episode begins")
+        self._play(way)
+
     def _prepare(self) -> None:
-        """Wait for the arm, and bring it to its ready pose, where recordings begin, or anchor it where it is."""
+        """Wait for the arm, and bring it to its ready pose, or anchor it where it is."""
         wait_until(
             lambda: self._state is not None and self._state.mode != ArmState.MODE_WAITING,
             "an arm with joint states", self.READY_LIMIT_S, self._stop_asked,

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from lapa_msgs.msg import ArmState
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.data.replay import Replay
@@ -21,6 +22,10 @@ from lapa_ros.remote import GraphError, wait_until
 
 SOURCE = "policy"
 """A replay ranks as a policy does, so that an operator may take the arm over."""
+APPROACH_STEP_M, APPROACH_STEP_RAD = 0.02, 0.1
+"""Longest delta on the way to where an episode begins [m], [rad]: at 5 Hz as slow as the default of teleoperation."""
+NEAR_STEPS = 0.1
+"""Below this share of one such delta the arm is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,30 @@ def check(replay: Replay, contract: RobotContract, speed: float) -> float:
     return period_s
 
 
+def approach(replay: Replay, contract: RobotContract, start_44: NDArray[np.float64]) -> Replay:
+    """Return the slow straight way from a commanded pose (4, 4) to where the episode begins; empty without poses.
+
+    Recordings begin wherever the operator was. Deltas from another place would be another path, and the same table or
+    hand would be elsewhere on it.
+    """
+    empty = replace(
+        replay, label=f"the way to {replay.label}", actions=np.zeros((0, 7)), states=None
+    )
+    if replay.states is None:
+        return empty
+    first = replay.states[0]
+    wanted_m = np.clip(first[:3], contract.workspace_min_m, contract.workspace_max_m)
+    move_m = wanted_m - start_44[:3, 3]
+    turn = Rotation.from_rotvec(first[3:6]) * Rotation.from_matrix(start_44[:3, :3]).inv()
+    turn_rad = turn.as_rotvec()
+    sizes = np.linalg.norm(move_m) / APPROACH_STEP_M, np.linalg.norm(turn_rad) / APPROACH_STEP_RAD
+    count = int(np.ceil(max(sizes)))
+    if max(sizes) < NEAR_STEPS:
+        return empty
+    step = np.concatenate([move_m / count, turn_rad / count, replay.actions[0, 6:]])
+    return replace(empty, actions=np.tile(step, (count, 1)))
+
+
 class Player:
     """One replay. `publish` sends a delta and returns its sequence number; `arm` returns the newest arm state."""
 
@@ -93,28 +122,30 @@ class Player:
         positions = [self._position()]
         total = len(self._replay.actions)
         for number, action in enumerate(self._replay.actions, start=1):
-            refused = self._newest().refused
+            before = self._newest()
             sequence = self._publish(EndEffectorDelta.from_array(action))
             if stop.wait(self._period_s):
                 raise GraphError(f"stopped after delta {number} of {total}")
             wait_until(
-                partial(self._answered, sequence, refused),
+                partial(self._answered, sequence, before),
                 f"the arm to answer delta {number} of {total}", self.CONFIRM_S, stop,
             )  # fmt: skip
             state = self._newest()
-            if not self._is_applied(state, sequence):
+            if not self._is_applied(state, sequence, before):
                 raise GraphError(
                     f"the arm did not apply delta {number} of {total}: {state.last_refusal or state.reason}"
                 )
             positions.append(self._position())
         return PlayReport(applied=total, deviation_m=self._deviation(np.array(positions[:-1])))
 
-    def _answered(self, sequence: int, refused: int) -> bool:
+    def _answered(self, sequence: int, before: ArmState) -> bool:
         state = self._newest()
-        return self._is_applied(state, sequence) or state.refused > refused
+        return self._is_applied(state, sequence, before) or state.refused > before.refused
 
-    def _is_applied(self, state: ArmState, sequence: int) -> bool:
-        return state.last_applied_source == SOURCE and state.last_applied_sequence == sequence
+    def _is_applied(self, state: ArmState, sequence: int, before: ArmState) -> bool:
+        """Tell by the count too: the arm may name a delta of that number from a run before this one."""
+        named = state.last_applied_source == SOURCE and state.last_applied_sequence == sequence
+        return named and state.applied > before.applied
 
     def _newest(self) -> ArmState:
         state = self._arm()

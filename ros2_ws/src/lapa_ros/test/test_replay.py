@@ -10,14 +10,16 @@ from lapa_msgs.msg import ArmState
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.remote import GraphError
 from lapa_ros.replay_node import ReplayNode
-from lapa_ros.replay_player import Player, check
+from lapa_ros.replay_player import Player, approach, check
 from rclpy.parameter import Parameter
+from scipy.spatial.transform import Rotation
 
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import STATE_NAMES, make_features
-from lapa_core.data.replay import Replay
-from lapa_core.errors import ContractError
+from lapa_core.data.replay import Replay, read_replay
+from lapa_core.errors import ContractError, DataError
+from lapa_core.robot.kinematics import forward_kinematics
 
 
 def moves(count=5, step_m=0.01):
@@ -47,6 +49,7 @@ class Arm:
     def publish(self, delta):
         self.sent += 1
         state = ArmState(refused=self.state.refused, last_applied_source="policy")
+        state.applied = self.state.applied
         state.last_applied_sequence = self.state.last_applied_sequence
         state.measured_pose = self.state.measured_pose
         if self.sent >= self._silent_from:
@@ -56,6 +59,7 @@ class Arm:
             state.last_refusal = "outside the workspace"
         else:
             state.last_applied_sequence = self.sent
+            state.applied += 1
             state.measured_pose.position.y += delta.translation_m[1] - 0.001
         self.state = state
         return self.sent
@@ -88,6 +92,41 @@ def test_nothing_is_sent_to_an_arm_that_fell_silent(replay):
     assert arm.sent == 2
 
 
+def test_what_an_earlier_run_applied_confirms_nothing(replay):
+    arm = Arm(refuse_from=1)
+    arm.state.last_applied_source, arm.state.last_applied_sequence = "policy", 1
+    with pytest.raises(GraphError, match="delta 1 of 5: outside the workspace"):
+        play(replay, arm)
+
+
+def test_the_way_to_where_the_episode_begins_is_straight_slow_and_ends_there(contract, replay):
+    start_44 = forward_kinematics(contract.arm, np.array(contract.ready_joints_rad))
+    end_44 = start_44.copy()
+    turn = Rotation.from_rotvec([0.0, 0.1, 0.4])
+    end_44[:3, :3] = turn.as_matrix() @ start_44[:3, :3]
+    end_44[:3, 3] += [0.03, -0.11, 0.02]
+    replay.states[:, :3] += end_44[:3, 3]
+    replay.states[:, 3:6] = Rotation.from_matrix(end_44[:3, :3]).as_rotvec()
+    replay.actions[:, 6] = 0.7
+
+    way = approach(replay, contract, start_44).actions
+
+    assert np.linalg.norm(way[:, :3], axis=1).max() <= 0.02 + 1e-9
+    assert np.linalg.norm(way[:, 3:6], axis=1).max() <= 0.1 + 1e-9
+    assert (way[:, 6] == 0.7).all()
+    reached_44 = start_44.copy()
+    for row in way:
+        reached_44[:3, :3] = Rotation.from_rotvec(row[3:6]).as_matrix() @ reached_44[:3, :3]
+        reached_44[:3, 3] += row[:3]
+    np.testing.assert_allclose(reached_44, end_44, atol=1e-9)
+    assert not len(approach(replay, contract, end_44).actions)
+    assert not len(approach(replace(replay, states=None), contract, start_44).actions)
+
+    replay.states[0, 2] = -0.5  # a pose that was measured a little outside the box, or a lot
+    lowest_m = start_44[2, 3] + approach(replay, contract, start_44).actions[:, 2].sum()
+    assert lowest_m == pytest.approx(contract.workspace_min_m[2])
+
+
 @pytest.mark.parametrize(
     ("change", "speed", "reason"),
     [
@@ -101,6 +140,13 @@ def test_episodes_that_do_not_belong_here_are_refused(contract, replay, change, 
         check(replace(replay, **change), contract, speed)
 
 
+def begins(contract, offset_m):
+    """The ready pose, moved by so much, as a recording has it."""
+    pose_44 = forward_kinematics(contract.arm, np.array(contract.ready_joints_rad))
+    position_m = pose_44[:3, 3] + [0.0, offset_m, 0.0]
+    return np.concatenate([position_m, Rotation.from_matrix(pose_44[:3, :3]).as_rotvec()])
+
+
 @pytest.fixture
 def data_set(tmp_path, contract):
     features = make_features(
@@ -108,9 +154,10 @@ def data_set(tmp_path, contract):
     )
     metadata = {"contract_hash": contract.hash}
     writer = LeRobotWriter(tmp_path / "set", fps=5, features=features, metadata=metadata)
-    for step_m in (0.01, 0.2):
+    for step_m, offset_m in ((0.01, 0.0), (0.2, 0.0), (0.01, -0.05)):
         actions, states = moves(step_m=step_m), np.zeros((5, 7))
         states[1:, :3] = np.cumsum(actions[:-1, :3], axis=0)
+        states[:, :6] += begins(contract, offset_m)
         writer.add_episode(
             {"front": np.zeros((5, 32, 32, 3), np.uint8)},
             instruction="go",
@@ -120,9 +167,12 @@ def data_set(tmp_path, contract):
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize(("episode", "exit_code", "applied"), [(0, 0, 5), (1, 1, 0)])
+@pytest.mark.parametrize(("episode", "exit_code", "applied"), [(0, 0, 5), (1, 1, 0), (2, 0, 8)])
 def test_an_episode_on_the_dry_run_arm(spinner, data_set, episode, exit_code, applied):
-    """Episode 1 has deltas of 20 cm, beyond the contract's cap: the arm refuses the first."""
+    """Episode 1 has deltas of 20 cm, beyond the contract's cap: the arm refuses the first.
+
+    Episode 2 begins 5 cm from the ready pose: three deltas lead there first.
+    """
     own = {"backend": "dry_run", "max_command_age_s": 0.5}
     arm = spinner.add(ArmNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()]))
     arm.trigger_configure()
@@ -138,3 +188,42 @@ def test_an_episode_on_the_dry_run_arm(spinner, data_set, episode, exit_code, ap
     node.create_subscription(ArmState, "arm_state", states.append, 10)
     spinner.wait(lambda: states and states[-1].mode == ArmState.MODE_HOLDING, "the arm to hold")
     assert states[-1].applied == applied
+
+
+def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
+    spinner, data_set, contract, monkeypatch
+):
+    """A person beside the arm calls ~/hold while it moves to its ready pose: it stays where it is."""
+    own = {"backend": "dry_run", "move_speed_rad_s": 0.3}
+    arm = spinner.add(ArmNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()]))
+    arm.trigger_configure()
+    arm.trigger_activate()
+    spinner.wait(lambda: arm._logic.mode == ArmState.MODE_HOLDING, "the arm to hold")
+    ready_rad = np.array(contract.ready_joints_rad)
+    arm._logic.park(arm.now_s())  # so that it is away from its ready pose
+    spinner.wait(
+        lambda: np.abs(arm._logic.measured().joints_rad - ready_rad).max() > 0.3, "the arm to leave"
+    )
+    arm._logic.hold()
+    errors = []
+    node = ReplayNode(parameter_overrides=[Parameter("path", value=str(data_set))])
+    monkeypatch.setattr(node.get_logger(), "error", errors.append)
+    spinner.add(node)
+    node.trigger_configure()
+    node.trigger_activate()
+    spinner.wait(lambda: arm._logic.mode == ArmState.MODE_READYING, "the move to ready")
+    arm._logic.hold()
+    spinner.wait(node.finished.is_set, "the replay's end")
+    assert node.exit_code == 1
+    assert arm._logic.applied == 0
+    assert "rad from its ready pose (held by request" in errors[0]
+
+
+def test_actions_that_are_no_deltas_of_ours_are_not_replayed(tmp_path):
+    names = ("waist", "shoulder", "elbow", "roll", "pitch", "yaw", "gripper")
+    features = make_features({"front": (32, 32)}, action_names=names)
+    writer = LeRobotWriter(tmp_path / "joints", fps=5, features=features)
+    frames = {"front": np.zeros((5, 32, 32, 3), np.uint8)}
+    writer.add_episode(frames, instruction="go", actions=moves())
+    with pytest.raises(DataError, match=r"'waist', .* only deltas"):
+        read_replay(tmp_path / "joints")
