@@ -71,6 +71,10 @@ def main(config: DoctorConfig) -> None:
         )
         return
     reports = examine(config, lambda report: tqdm.write(report.line()))
+    if not reports:
+        raise DataError(
+            f"a reviewer dropped every recording of {config.path}; keep one in `lapa data review`, or record more"
+        )
     bad = [report for report in reports if not report.accepted]
     if bad:
         raise DataError(

@@ -192,7 +192,10 @@ class RobomimicSource(_Hdf5Source):
         actions = np.clip(stored, -1.0, 1.0)
         actions[:, :6] *= _osc_scale(path, about)
         actions[:, 6] = (1.0 - actions[:, 6]) / 2.0
-        text = str(problem.get("language_instruction", "")).strip()
+        words = problem.get(
+            "language_instruction", ""
+        )  # LIBERO's readers join it and take its quotes away
+        text = "".join(map(str, words)).strip().strip('"').strip()
         return Episode(
             frames=frames,
             instruction=self._texts.get(self.origin(index), text),

@@ -47,6 +47,13 @@ def test_decisions_about_recordings_that_are_not_there_are_refused(tmp_path, pla
         examine(DoctorConfig(path=tmp_path))
 
 
+def test_a_folder_of_which_nothing_is_left_is_not_sound(tmp_path, plan):
+    plan.write(tmp_path / "a.mcap")
+    add_mark(tmp_path, Mark(episode="a.mcap", keep=False))
+    with pytest.raises(DataError, match="a reviewer dropped every recording"):
+        main(DoctorConfig(path=tmp_path))
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds no \.mcap file"):
         main(DoctorConfig(path=tmp_path))

@@ -82,6 +82,12 @@ def test_robosuite_15_lists_the_parts_of_a_body(tmp_path, stamps):
     assert np.abs(episode.actions[:, :6]).max() <= 0.1
 
 
+@pytest.mark.parametrize("text", ['"lift the cube"', ["lift the cube"], list("lift the cube")])
+def test_liberos_instruction_is_joined_and_loses_its_quotes(tmp_path, stamps, text):
+    write_robomimic(tmp_path / "a.hdf5", stamps, text=text)
+    assert open_source(tmp_path).episode(0).instruction == "lift the cube"
+
+
 @pytest.mark.parametrize(
     ("controller", "reason"),
     [
