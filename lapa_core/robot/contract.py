@@ -222,6 +222,7 @@ class StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys, which YAML itself would let the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping, or raise where a key stands twice."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:

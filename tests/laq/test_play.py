@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 import torch
@@ -306,7 +306,7 @@ def test_the_command_serves_until_ctrl_c(checkpoint, videos):
     ) as server:
         try:
             address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline()).group()
-            with httpx.Client(base_url=address, timeout=120) as client:
+            with httpx2.Client(base_url=address, timeout=120) as client:
                 assert "World model" in client.get("/").text
                 assert client.post("/step", json={"codes": [2]}).json()["played"] == [[2]]
                 assert client.post("/step", json={}).status_code == 400

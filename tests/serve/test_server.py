@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import httpx
+import httpx2
 import msgpack
 import numpy as np
 import pytest
@@ -200,9 +200,9 @@ def test_a_web_page_cannot_use_the_server(echo):
 def test_health_other_paths_and_a_full_house(echo):
     with serving(echo, max_clients=1, token="secret") as address:
         http = address.replace("ws", "http", 1)
-        reply = httpx.get(f"{http}/healthz")
+        reply = httpx2.get(f"{http}/healthz")
         assert (reply.status_code, reply.text) == (200, "OK\n")
-        assert httpx.get(f"{http}/etc").status_code == 404
+        assert httpx2.get(f"{http}/etc").status_code == 404
         with openpi_client(address, "secret"), pytest.raises(InvalidStatus, match="503"):
             connect(address, additional_headers={"Authorization": "Bearer secret"}, proxy=None)
 

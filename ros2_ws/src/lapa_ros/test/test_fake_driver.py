@@ -131,7 +131,7 @@ class Person:
 @pytest.fixture
 def arm(spinner):
     overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s",
-                 "max_command_age_s": 0.5, "move_speed_rad_s": 3.0}  # fmt: skip
+                 "max_command_age_s": 0.5, "move_speed_rad_s": 1.5}  # fmt: skip
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
     )
@@ -292,7 +292,7 @@ def test_an_arm_node_that_ends_in_a_motion_leaves_an_arm_that_stands_still(spinn
 
 def test_an_interrupted_arm_parks_before_it_ends_and_its_torque_stays_on(spinner):
     person = Person(spinner)
-    with driver(start="ready"), arm_process(speed_rad_s=3.0, park=True) as process:
+    with driver(start="ready"), arm_process(speed_rad_s=1.5, park=True) as process:
         person.wait_mode(ArmState.MODE_HOLDING)
         process.send_signal(signal.SIGINT)
         person.wait_mode(ArmState.MODE_PARKING)

@@ -47,7 +47,9 @@ def test_depends_equal_imports():
 
 
 @pytest.mark.skipif(not IN_REPOSITORY, reason=REASON)
-@pytest.mark.parametrize("name", ["lapa_bringup", "lapa_core", "lapa_msgs", "lapa_ros", "lapa_xs_msgs"])
+@pytest.mark.parametrize(
+    "name", ["lapa_bringup", "lapa_core", "lapa_msgs", "lapa_ros", "lapa_xs_msgs"]
+)
 def test_manifests_are_valid_and_carry_the_version_of_lapa_core(name):
     manifest = parse_package(str(WORKSPACE / name / "package.xml"))
     assert manifest.version == lapa_core.__version__
@@ -59,7 +61,10 @@ def test_manifests_are_valid_and_carry_the_version_of_lapa_core(name):
 
 @pytest.mark.skipif(not IN_REPOSITORY, reason=REASON)
 def test_every_interface_field_is_commented():
-    for path in [*(WORKSPACE / "lapa_msgs").rglob("*.*"), *(WORKSPACE / "lapa_xs_msgs").rglob("*.*")]:
+    for path in [
+        *(WORKSPACE / "lapa_msgs").rglob("*.*"),
+        *(WORKSPACE / "lapa_xs_msgs").rglob("*.*"),
+    ]:
         if path.suffix not in (".msg", ".srv", ".action"):
             continue
         above = ""
