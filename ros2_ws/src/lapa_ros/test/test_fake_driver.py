@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.errors import SetupError
+from lapa_core.paths import config_dir
 from lapa_core.robot.contract import load_contract
 
 FIELDS = {
@@ -40,6 +41,7 @@ FIELDS = {
     ("srv", "RobotInfo"): {"cmd_type": "string", "name": "string"},
 }  # fmt: skip
 """Of interbotix_xs_msgs, humble and jazzy."""
+JOINT_STATE_AGE_S = 0.4
 
 
 @pytest.mark.parametrize("package", ["lapa_xs_msgs", "interbotix_xs_msgs"])
@@ -59,6 +61,19 @@ def test_the_interfaces_have_the_drivers_fields(package):
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def contract_file(tmp_path_factory):
+    """The contract wx250s but for one limit: on a machine that is busy with other tests, joint states may be late."""
+    text = (config_dir() / "robots/wx250s.yaml").read_text()
+    text = text.replace(
+        "max_joint_state_age_s: 0.1 ", f"max_joint_state_age_s: {JOINT_STATE_AGE_S} "
+    )
+    path = tmp_path_factory.mktemp("contract") / "wx250s.yaml"
+    path.write_text(text)
+    assert load_contract(str(path)).max_joint_state_age_s == JOINT_STATE_AGE_S
+    return str(path)
+
+
 @contextmanager
 def driver(**params):
     """The fake driver in a process of its own."""
@@ -76,9 +91,9 @@ def driver(**params):
 class Person:
     """Watches the arm and the driver, commands, calls services, breaks things."""
 
-    def __init__(self, spinner):
+    def __init__(self, spinner, contract_file):
         self._spinner = spinner
-        self.contract = load_contract("wx250s")
+        self.contract = load_contract(contract_file)
         self.node = spinner.add(Node("person"))
         self.states, self.joints = [], []
         self.node.create_subscription(ArmState, "arm_state", self.states.append, qos.STATE)
@@ -129,8 +144,8 @@ class Person:
 
 
 @pytest.fixture
-def arm(spinner):
-    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s",
+def arm(spinner, contract_file):
+    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": contract_file,
                  "max_command_age_s": 0.5, "move_speed_rad_s": 1.5}  # fmt: skip
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
@@ -141,8 +156,8 @@ def arm(spinner):
 
 
 @pytest.fixture
-def person(arm, spinner):
-    return Person(spinner)
+def person(arm, spinner, contract_file):
+    return Person(spinner, contract_file)
 
 
 def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
@@ -245,9 +260,9 @@ def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
 
 
 @contextmanager
-def arm_process(*, speed_rad_s=1.2, park=False):
+def arm_process(contract_file, *, speed_rad_s=1.2, park=False):
     """The arm node in a process of its own; its log is a pipe."""
-    params = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": "wx250s",
+    params = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": contract_file,
               "move_speed_rad_s": speed_rad_s, "park_on_shutdown": str(park).lower()}  # fmt: skip
     given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
     process = subprocess.Popen([sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", *given])
@@ -265,10 +280,12 @@ def still(person, moving_rad=2e-4):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_an_arm_node_that_ends_in_a_motion_leaves_an_arm_that_stands_still(spinner, how):
+def test_an_arm_node_that_ends_in_a_motion_leaves_an_arm_that_stands_still(
+    spinner, contract_file, how
+):
     """Killed, it leaves the last target, one tick away; asked to end, it holds the measured joints first."""
-    person = Person(spinner)
-    with driver(), arm_process() as process:
+    person = Person(spinner, contract_file)
+    with driver(), arm_process(contract_file) as process:
         person.wait_mode(ArmState.MODE_HOLDING)
         person.call("ready")
         person.wait_mode(ArmState.MODE_READYING)
@@ -290,9 +307,9 @@ def test_an_arm_node_that_ends_in_a_motion_leaves_an_arm_that_stands_still(spinn
     assert took_s < 0.6
 
 
-def test_an_interrupted_arm_parks_before_it_ends_and_its_torque_stays_on(spinner):
-    person = Person(spinner)
-    with driver(start="ready"), arm_process(speed_rad_s=1.5, park=True) as process:
+def test_an_interrupted_arm_parks_before_it_ends_and_its_torque_stays_on(spinner, contract_file):
+    person = Person(spinner, contract_file)
+    with driver(start="ready"), arm_process(contract_file, speed_rad_s=1.5, park=True) as process:
         person.wait_mode(ArmState.MODE_HOLDING)
         process.send_signal(signal.SIGINT)
         person.wait_mode(ArmState.MODE_PARKING)
