@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import traceback
 from functools import partial
 from pathlib import Path
 
@@ -14,20 +12,20 @@ from lapa_core.robot.contract import load_contract
 from lapa_ros.diagnostics import OK, Health
 from lapa_ros.evaluator import Evaluator, broken_loop
 from lapa_ros.filming import write_contact_sheet, write_video
-from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.lifecycle import run
+from lapa_ros.remote import GraphError
 from lapa_ros.scores import summary, table, write_summary
+from lapa_ros.worker_node import WorkerNode
 
 VIDEO_RATE_HZ = 10.0
 """Rate at which the graph's sim node publishes its spectator view."""
 
 
-class EvaluateNode(ManagedNode):
+class EvaluateNode(WorkerNode):
     """Client of the sim, arm and policy nodes. Its report goes to standard output, its log to standard error."""
 
     def __init__(self, **kwargs: object):
         super().__init__("evaluate", **kwargs)
-        self._stop_asked = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def setup(self) -> None:
         """Make the folder and the clients."""
@@ -40,43 +38,20 @@ class EvaluateNode(ManagedNode):
             max_duration_s=self.params.max_steps / contract.control_rate_hz,
         )  # fmt: skip
 
-    def start(self) -> None:
-        """Begin."""
-        self._stop_asked.clear()
-        self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the evaluation to end."""
-        self._stop_asked.set()
-
-    def before_shutdown(self) -> None:
-        """Ask the evaluation to end while answers to its calls still arrive."""
-        self._stop_asked.set()
-
-    def may_shut_down(self) -> bool:
-        """Return whether it has ended."""
-        return self._thread is None or not self._thread.is_alive()
-
     def health(self) -> Health:
         """Progress."""
         done = len(self._evaluator.scores)
         return Health(OK, f"{done} of {self.params.episodes} episodes", {"episodes": done})
 
-    def _run(self) -> None:
-        try:
-            problem = self._evaluate()
-        except Exception:  # the thread's boundary: without this it would die unseen
-            problem = traceback.format_exc()
-        if problem:
-            self.get_logger().error(f"the loop did not close: {problem}")
-        self.end(1 if problem else 0)
+    def work(self) -> None:
+        """Run and report.
 
-    def _evaluate(self) -> str:
-        """Run and report; return why the loop did not close, or ""."""
+        Raises:
+            GraphError: the loop did not close.
+        """
         evaluator, problem = self._evaluator, ""
         try:
-            evaluator.run(self._stop_asked)
+            evaluator.run(self.stop_asked)
         except LapaError as error:
             problem = str(error)
         tally = evaluator.tally
@@ -88,7 +63,8 @@ class EvaluateNode(ManagedNode):
             write_contact_sheet(self._out / "contact_sheet.png", evaluator.clips)
         self._print(f"\n{table(figures)}\n")
         self._print("\n".join(str(path) for path in sorted(self._out.iterdir()) if path.is_file()))
-        return problem
+        if problem:
+            raise GraphError(f"the loop did not close: {problem}")
 
 
 def main() -> None:

@@ -4,33 +4,29 @@
 from __future__ import annotations
 
 import sys
-import threading
-import traceback
 
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_msgs.msg import TaskState
 
 from lapa_core.actions.delta import EndEffectorDelta
-from lapa_core.errors import LapaError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.clock import to_seconds
 from lapa_ros.deltas import to_message
 from lapa_ros.demonstrator import DemonstrationPlan, Demonstrator
 from lapa_ros.diagnostics import OK, Health
-from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.lifecycle import run
 from lapa_ros.mailbox import Mailbox
 from lapa_ros.scene import SceneControl
 from lapa_ros.session_demonstrator import SessionClient, SessionDemonstrator
+from lapa_ros.worker_node import WorkerNode
 
 
-class OperatorNode(ManagedNode):
+class OperatorNode(WorkerNode):
     """Subscribes task_state, publishes delta, calls the services of sim, arm and recorder."""
 
     def __init__(self, **kwargs: object):
         super().__init__("operator", **kwargs)
-        self._stop_asked = threading.Event()
-        self._thread: threading.Thread | None = None
         self._sequence = 0
 
     def setup(self) -> None:
@@ -52,24 +48,6 @@ class OperatorNode(ManagedNode):
         if params.session:
             self._demonstrator = SessionDemonstrator(SessionClient(self), scene, demonstrator, log)
 
-    def start(self) -> None:
-        """Begin the session in its thread."""
-        self._stop_asked.clear()
-        self._thread = threading.Thread(target=self._run, name="demonstrator", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the session to end; the arm then holds by its watchdog."""
-        self._stop_asked.set()
-
-    def may_shut_down(self) -> bool:
-        """Return whether the session has ended."""
-        return self._thread is None or not self._thread.is_alive()
-
-    def before_shutdown(self) -> None:
-        """Ask the session to end while answers to its calls still arrive."""
-        self._stop_asked.set()
-
     def health(self) -> Health:
         """Progress."""
         done = self._demonstrator.num_done
@@ -89,19 +67,11 @@ class OperatorNode(ManagedNode):
         )  # fmt: skip
         self._publisher.publish(message)
 
-    def _run(self) -> None:
-        try:
-            self._demonstrator.run(self._stop_asked)
-            self.get_logger().info(
-                f"done: {self._demonstrator.num_done} episodes, {self._demonstrator.num_failed} failed"
-            )
-            self.end(0)
-        except LapaError as error:
-            self.get_logger().error(f"session ended: {error}")
-            self.end(1)
-        except Exception:  # the thread's boundary: without this it would die unseen
-            self.get_logger().error(f"session ended:\n{traceback.format_exc()}")
-            self.end(1)
+    def work(self) -> None:
+        """Demonstrate."""
+        self._demonstrator.run(self.stop_asked)
+        done, failed = self._demonstrator.num_done, self._demonstrator.num_failed
+        self.get_logger().info(f"done: {done} episodes, {failed} failed")
 
 
 def main() -> None:

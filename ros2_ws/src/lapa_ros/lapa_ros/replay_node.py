@@ -7,8 +7,6 @@ The step before a policy may move an arm: if a recorded demonstration does not c
 from __future__ import annotations
 
 import sys
-import threading
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +16,19 @@ from std_srvs.srv import Trigger
 
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.data.replay import Replay, read_replay, through_bins
-from lapa_core.errors import LapaError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.arm_logic import ArmLogic
 from lapa_ros.deltas import to_message
 from lapa_ros.diagnostics import OK, Health
 from lapa_ros.geometry import from_pose
-from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.lifecycle import run
 from lapa_ros.remote import GraphError, call, wait_until
 from lapa_ros.replay_player import SOURCE, Player, PlayReport, approach, check
+from lapa_ros.worker_node import WorkerNode
 
 
-class ReplayNode(ManagedNode):
+class ReplayNode(WorkerNode):
     """Subscribes arm_state, publishes delta, calls arm/ready or arm/hold."""
 
     READY_LIMIT_S = 20.0
@@ -38,8 +36,6 @@ class ReplayNode(ManagedNode):
 
     def __init__(self, **kwargs: object):
         super().__init__("replay", **kwargs)
-        self._stop_asked = threading.Event()
-        self._thread: threading.Thread | None = None
         self._state: ArmState | None = None
         self._sequence = 0
 
@@ -59,24 +55,6 @@ class ReplayNode(ManagedNode):
         self._ready = self.create_client(Trigger, "arm/ready")
         self._hold = self.create_client(Trigger, "arm/hold")
 
-    def start(self) -> None:
-        """Begin in a thread of its own."""
-        self._stop_asked.clear()
-        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Send nothing more; the arm holds by its watchdog."""
-        self._stop_asked.set()
-
-    def before_shutdown(self) -> None:
-        """Send nothing more."""
-        self._stop_asked.set()
-
-    def may_shut_down(self) -> bool:
-        """Return whether nothing is sent any more."""
-        return self._thread is None or not self._thread.is_alive()
-
     def health(self) -> Health:
         """Say what is played."""
         return Health(OK, self._what, {"sent": self._sequence})
@@ -93,25 +71,18 @@ class ReplayNode(ManagedNode):
         self._publisher.publish(message)
         return self._sequence
 
-    def _run(self) -> None:
-        try:
-            self._prepare()
-            if self.params.ready:
-                self._approach()
-            self.get_logger().info(f"playing {self._what}")
-            self.get_logger().info(str(self._play(self._replay)))
-            call(self._hold, Trigger.Request())
-            self.end(0)
-        except LapaError as error:
-            self.get_logger().error(f"replay ended: {error}")
-            self.end(1)
-        except Exception:  # the thread's boundary: without this it would die unseen
-            self.get_logger().error(f"replay ended:\n{traceback.format_exc()}")
-            self.end(1)
+    def work(self) -> None:
+        """Prepare, go to where the episode begins, play it, hold."""
+        self._prepare()
+        if self.params.ready:
+            self._approach()
+        self.get_logger().info(f"playing {self._what}")
+        self.get_logger().info(str(self._play(self._replay)))
+        call(self._hold, Trigger.Request())
 
     def _play(self, replay: Replay) -> PlayReport:
         player = Player(replay, self._period_s, self._publish, lambda: self._state)
-        return player.run(self._stop_asked)
+        return player.run(self.stop_asked)
 
     def _approach(self) -> None:
         """Go on from the ready pose to where the episode begins.
@@ -136,13 +107,13 @@ class ReplayNode(ManagedNode):
         """Wait for the arm, and bring it to its ready pose, or anchor it where it is."""
         wait_until(
             lambda: self._state is not None and self._state.mode != ArmState.MODE_WAITING,
-            "an arm with joint states", self.READY_LIMIT_S, self._stop_asked,
+            "an arm with joint states", self.READY_LIMIT_S, self.stop_asked,
         )  # fmt: skip
         call(self._ready if self.params.ready else self._hold, Trigger.Request())
         self._state = None  # what follows must be said after that
         wait_until(
             lambda: self._state is not None and self._state.mode == ArmState.MODE_HOLDING,
-            "the arm to hold", self.READY_LIMIT_S, self._stop_asked,
+            "the arm to hold", self.READY_LIMIT_S, self.stop_asked,
         )  # fmt: skip
 
 
