@@ -239,6 +239,10 @@ class InterbotixBackend(TopicBackend):
                 f"the driver's arm has joints {list(info.joint_names)}, {model.name} {model.joint_names}"
             )
         limits = np.array([info.joint_lower_limits, info.joint_upper_limits])
+        if limits.shape != (2, len(model.joint_names)):
+            raise ActionError(
+                "the driver knows no joint limits; start it with a robot_description, as xsarm_control does"
+            )
         off_rad = np.abs(limits - [model.lower_rad, model.upper_rad]).max()
         if not off_rad < self.LIMITS_RAD:
             raise ActionError(

@@ -66,6 +66,13 @@ def another_model(rig):
     rig.link._model = load_contract("vx300s").arm
 
 
+def no_robot_description(rig):
+    """The driver then leaves the limits out."""
+    full = rig.link._get_robot_info
+    nothing = {"joint_lower_limits": [], "joint_upper_limits": []}
+    rig.link._get_robot_info = lambda cmd_type, name: full(cmd_type, name) | nothing
+
+
 def pwm_arm(rig):
     rig.arm.mode["waist"] = "pwm"
 
@@ -86,6 +93,7 @@ def two_publishers(rig):
     ("fault", "words"),
     [
         (another_model, "is it another robot_model"),
+        (no_robot_description, "knows no joint limits"),
         (pwm_arm, "the driver cuts the torque to do it"),
         (limp, "no torque on waist, shoulder"),
         (overloaded, "elbow"),
