@@ -133,13 +133,20 @@ class VlaModel(nn.Module, ABC):
         Raises:
             ContractError: the model has no text head that is trained.
         """
-        raise ContractError(
-            f"text_weight is for LWM; a {self.config.KIND} model learns no text here: set it to 0"
-        )
+        raise self._learns_no_text()
 
     def latent_and_text(self, inputs: Inputs, codes_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `latent_logits` and a loss of the text behind the frame; only after `learn_text`."""
-        raise NotImplementedError
+        """Return `latent_logits` and a loss of the text behind the frame; only after `learn_text`.
+
+        Raises:
+            ContractError: as `learn_text`.
+        """
+        raise self._learns_no_text()
+
+    def _learns_no_text(self) -> ContractError:
+        return ContractError(
+            f"text_weight is for LWM; a {self.config.KIND} model learns no text here: set it to 0"
+        )
 
     @abstractmethod
     def action_logits(self, inputs: Inputs, bins_BA: Tensor) -> Tensor:
