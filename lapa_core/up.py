@@ -35,7 +35,7 @@ class UpConfig:
     """Start a ROS graph without `ros2 launch`."""
 
     graph: Annotated[str, tyro.conf.Positional] = "policy"
-    """Graph of config/graph.yaml: policy, teleop, record, session or evaluate."""
+    """Graph of config/graph.yaml: policy, teleop, session, record, replay or evaluate."""
     use_sim: bool = True
     """The MuJoCo table stands for arm and camera; --no-use-sim starts the arm as a dry run."""
     robot_model: str = "wx250s"

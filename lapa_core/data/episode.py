@@ -221,8 +221,13 @@ def open_source(
     if suffixes & set(PICTURE_SUFFIXES):
         return FrameFolderSource(path, fps=fps)
     found = sorted(p.name for p in path.iterdir())
+    if "index.json" in found:
+        raise DataError(
+            f"{path} is an index of `lapa data index`, which only training and labelling latent actions read; give the "
+            "data that it was made of"
+        )
     raise DataError(
-        f"{path} is no data set that can be read: it holds {found[:8]}. Allowed: LeRobot v3 "
+        f"{path} is no data set that can be read: it holds {found[:8] or 'nothing'}. Allowed: LeRobot v3 "
         "(meta/info.json), one RLDS version (features.json), HDF5 of robomimic or ALOHA, videos "
         f"({', '.join(VIDEO_SUFFIXES)}), finished MCAP recordings, or sub-folders of pictures "
         f"({', '.join(PICTURE_SUFFIXES)})"

@@ -94,9 +94,8 @@ def list_recordings(folder: Path) -> list[Path]:
     """
     found = sorted(p for p in folder.rglob("*") if p.name.endswith((RECORDING, UNFINISHED)))
     if not found:
-        raise DataError(
-            f"{folder} holds no {RECORDING} file; give the folder that the recorder wrote to"
-        )
+        lacks = f"holds no {RECORDING} file" if folder.is_dir() else "is no folder"
+        raise DataError(f"{folder} {lacks}; give the folder that the recorder wrote to")
     return found
 
 

@@ -9,6 +9,7 @@ Without a pretrained checkpoint the same loop trains from scratch.
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from lapa_core.actions.bins import ActionBins
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
-from lapa_core.errors import DataError
+from lapa_core.errors import CheckpointError, DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.presets import VLA_FINETUNE as PRESETS
 from lapa_core.presets import VLA_FINETUNE_NOTES as PRESET_NOTES
 from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
-from lapa_core.vla.config import FinetuneConfig
+from lapa_core.vla.config import FinetuneConfig, ModelConfig
 from lapa_core.vla.extra import load_extra
 from lapa_core.vla.labelled import (
     drawn_episodes,
@@ -69,7 +70,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
     contract = learnt_contract(config.data, config.contract)
     parallel = Parallel(config.device, config.parallel, static=False)
-    sizes = config.model if config.init is None else load_model_config(config.init)
+    sizes = config.model if config.init is None else pretrained_sizes(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
     with parallel.leader_first():
@@ -106,6 +107,20 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     out = save_trained(config, POLICY, model, parallel, types, **facts)
     run.close()
     return VlaTrained(out, run.history, parallel.leads)
+
+
+def pretrained_sizes(init: Path) -> ModelConfig:
+    """Return the sizes of the checkpoint to start from.
+
+    Raises:
+        CheckpointError: it is not there, or is none.
+    """
+    if not init.exists():
+        raise CheckpointError(
+            f"there is no {init} to start from; make it with `lapa vla pretrain`, name another with --init, or train "
+            "from scratch (presets sim_scratch, debug_scratch; --init None)"
+        )
+    return load_model_config(init)
 
 
 def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> VlaModel:

@@ -78,7 +78,8 @@ def drawn_episodes(store: FrameStore, episodes: int, seed: int) -> NDArray[np.in
     """
     if episodes > store.num_episodes:
         raise DataError(
-            f"{episodes} labelled episodes are asked for; the data set has {store.num_episodes}"
+            f"{episodes} labelled episodes are asked for, the data set has {store.num_episodes}; give --episodes 0 "
+            "for all"
         )
     order = np.random.default_rng(seed).permutation(store.num_episodes)
     return order[: episodes or store.num_episodes]

@@ -51,7 +51,10 @@ def check_labels(labels: LatentLabels, store: FrameStore, laq: Path | None = Non
     Raises:
         DataError: the labels belong to other data, or to another checkpoint.
     """
-    advice = "run `lapa laq label` on this data set, or give the labels that belong to it"
+    advice = (
+        "run `lapa laq label` on this data set, or give the labels that belong to it; --max-episodes must be that of "
+        "the labels (0 for all)"
+    )
     data = identify(store)
     if not labels.data.matches(data):
         raise DataError(

@@ -21,6 +21,8 @@ VERB_LIMIT_S = 30.0
 """Longest time that a verb may take: the recording is closed and judged [s]."""
 PATIENCE_S = 60.0
 """So long a recorder or session node that was killed may take to be back [s]."""
+FIRST_S = 20.0
+"""So long a session node may take to say something for the first time; one with a bad session file never does [s]."""
 
 
 class SessionClient:
@@ -48,6 +50,15 @@ class SessionClient:
         """
         self._asked_s = self._clock.now().nanoseconds * 1e-9
         return str(call(self._verbs[verb], Trigger.Request(), VERB_LIMIT_S).message)
+
+    def wait_first(self, stop: threading.Event) -> None:
+        """Return once the session node has said something.
+
+        Raises:
+            GraphError: it has not, or `stop` was set.
+        """
+        what = "the session node, which says in its own log why it is not there"
+        wait_until(lambda: self.state is not None, what, FIRST_S, stop)
 
     def wait_at_rest(self, stop: threading.Event) -> SessionState:
         """Return the state once nothing is being opened, closed or judged.
@@ -99,8 +110,9 @@ class SessionDemonstrator:
         """Work through the session.
 
         Raises:
-            GraphError: `MAX_SPOILT` episodes in a row were spoilt, or `stop` was set.
+            GraphError: there is no session, `MAX_SPOILT` episodes in a row were spoilt, or `stop` was set.
         """
+        self._session.wait_first(stop)
         spoilt = 0
         while True:
             try:
