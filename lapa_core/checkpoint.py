@@ -8,6 +8,7 @@ is imported only when tensors are read or written: the config alone can be read 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,8 +127,11 @@ def load_config(directory: str | Path, kind: str | None = None) -> dict[str, Any
 
 
 def provenance() -> dict[str, str]:
-    """Return what made this checkpoint: command line, commit (with `+` when the tree was dirty), version, UTC date."""
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return what made this checkpoint: command line, commit (with `+` when the tree was dirty), version, UTC date.
+
+    Where a machine keeps its files is nobody's business: see `_portable`.
+    """
+    command = " ".join([Path(sys.argv[0]).name, *map(_portable, sys.argv[1:])])
     commit = _git("rev-parse", "--short=12", "HEAD") or "unknown"
     dirty = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -137,6 +141,19 @@ def provenance() -> dict[str, str]:
         "version": lapa_core.__version__,
         "date": date,
     }
+
+
+def _portable(argument: str) -> str:
+    """Return an argument whose absolute path, alone or after `=`, is relative to here, or a bare name if elsewhere."""
+    before, path = "", argument
+    if not os.path.isabs(argument):
+        before, _, path = argument.partition("=")
+    if not os.path.isabs(path):
+        return argument
+    here = Path.cwd()
+    given = Path(os.path.normpath(path))
+    relative = given.relative_to(here) if given.is_relative_to(here) else Path(given.name)
+    return f"{before}={relative}" if before else str(relative)
 
 
 def _git(*arguments: str) -> str:

@@ -83,6 +83,31 @@ def test_provenance_names_command_and_commit():
     assert made["command"]
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("--out", "--out"),
+        ("outputs/a", "outputs/a"),
+        ("{here}/outputs/a", "outputs/a"),
+        ("--out={here}/outputs/a=b", "--out=outputs/a=b"),
+        ("folder:={elsewhere}/secret/b", "folder:=b"),
+        ("{elsewhere}/secret/b", "b"),
+        ("{here}/../b", "b"),
+        ("ws://host:8000", "ws://host:8000"),
+        ("--speed=0.5", "--speed=0.5"),
+    ],
+)
+def test_provenance_does_not_say_where_a_machine_keeps_its_files(
+    tmp_path, monkeypatch, given, recorded
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    given = given.format(here=here, elsewhere=tmp_path / "elsewhere")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "bin/lapa"), given])
+    assert provenance()["command"] == f"lapa {recorded}"
+
+
 def many():
     """Five tensors of 40 bytes: two fit into a file of 100."""
     return {f"t{i}": torch.full((10,), float(i)) for i in range(5)}
