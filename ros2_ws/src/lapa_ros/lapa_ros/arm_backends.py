@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
+from lapa_ros.joint_values import joint_values
 from lapa_ros.stamps import Arrival, StampOrder
 
 Array = NDArray[np.float64]
 GRIPPER = "gripper"
 """Name of the gripper's entry in joint states and joint commands; its position is the gap of the fingers [m]."""
+LEFT_FINGER = "left_finger"
+"""Interbotix's joint for one finger, whose position is half the gap [m]; their `gripper` is a motor's angle."""
 
 
 class Measurement(NamedTuple):
@@ -130,17 +133,7 @@ class TopicBackend(NoMotors):
         Raises:
             ActionError: a joint is missing or a position is not finite; the newest measurement stays.
         """
-        if len(names) != len(positions):
-            raise ActionError(
-                f"joint states have {len(names)} names and {len(positions)} positions"
-            )
-        by_name = dict(zip(names, positions, strict=True))
-        missing = [name for name in self._names if name not in by_name]
-        if missing:
-            raise ActionError(f"joint states lack {missing}; they have {names}")
-        values = np.array([by_name[name] for name in self._names])
-        if not np.isfinite(values).all():
-            raise ActionError(f"joint states are not finite: {values.tolist()}")
+        values = joint_values("joint states", names, positions, self._names)
         arrival = self.order.judge(stamp_s)
         if arrival is not Arrival.LATE:
             closed_m, open_m = self._model.finger_gap_m

@@ -16,8 +16,9 @@ import numpy as np
 
 from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
-from lapa_ros.arm_backends import GRIPPER, TopicBackend
+from lapa_ros.arm_backends import GRIPPER, LEFT_FINGER, Array, TopicBackend
 from lapa_ros.interbotix_gripper import GripperGuard
+from lapa_ros.joint_values import joint_values
 
 SHADOWS = ("shoulder_shadow", "elbow_shadow")
 """The second motors of two joints; the driver's groups leave them out."""
@@ -149,14 +150,17 @@ class InterbotixBackend(TopicBackend):
 
         Raises:
             ActionError: as `TopicBackend.receive`, and when the joints jumped: two arms publish, or a bus reads wrong.
+            What is refused counts as silence.
         """
-        if len(names) == len(positions) and {GRIPPER, "left_finger"} <= set(names):
-            positions = list(positions)
-            self._gap_m = 2.0 * positions[names.index("left_finger")]
-            positions[names.index(GRIPPER)] = self._gap_m
-        self._check_jump(dict(zip(names, positions, strict=False)), stamp_s)
-        self._heard_s = self._clock()
-        return super().receive(names, positions, stamp_s)
+        joint_names = self._model.joint_names
+        *joints, finger_m = joint_values(
+            "joint states", names, positions, [*joint_names, LEFT_FINGER]
+        )
+        self._check_jump(np.array(joints), stamp_s)
+        gap_m = 2.0 * finger_m
+        said = super().receive([*joint_names, GRIPPER], [*joints, gap_m], stamp_s)
+        self._gap_m, self._heard_s = gap_m, self._clock()
+        return said
 
     def poll(self) -> None:
         """Go on with what is asked of the driver; called before every tick."""
@@ -177,9 +181,7 @@ class InterbotixBackend(TopicBackend):
         self._check_arm(arm)
         everything = yield self._info("group", "all")
         # The driver names the gripper's motor after the finger that it moves.
-        self._motors = [
-            GRIPPER if name == "left_finger" else name for name in everything.joint_names
-        ]
+        self._motors = [GRIPPER if name == LEFT_FINGER else name for name in everything.joint_names]
         if not np.isfinite(self._gap_m):
             raise ActionError("no joint states with fingers come from the driver")
         yield from self._look_at_motors()
@@ -254,11 +256,11 @@ class InterbotixBackend(TopicBackend):
                 "with 'time' (modes.yaml). It is not changed here: the driver cuts the torque to do it"
             )
 
-    def _check_jump(self, by_name: dict[str, float], stamp_s: float) -> None:
-        newest, names = self.measured(), self._model.joint_names
-        if newest is None or not set(names) <= set(by_name):
+    def _check_jump(self, joints_rad: Array, stamp_s: float) -> None:
+        newest = self.measured()
+        if newest is None:
             return
-        jump_rad = np.abs(np.array([by_name[name] for name in names]) - newest.joints_rad).max()
+        jump_rad = np.abs(joints_rad - newest.joints_rad).max()
         allowed_rad = self.JUMP_RAD + 1.5 * self.speed_limit_rad_s * abs(stamp_s - newest.stamp_s)
         if jump_rad > allowed_rad:
             raise ActionError(

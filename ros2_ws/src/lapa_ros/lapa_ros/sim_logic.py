@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.errors import ActionError
 from lapa_core.robot.contract import RobotContract
 from lapa_core.sim.layout import sample_layout
 from lapa_core.sim.tasks import Task, parse_instruction, sample_task
 from lapa_core.sim.world import TabletopWorld
 from lapa_ros.arm_backends import GRIPPER
+from lapa_ros.joint_values import joint_values
 
 Array = NDArray[np.float64]
 Say = Callable[[str, str], None]
@@ -78,22 +78,14 @@ class SimLogic:
         Raises:
             ActionError: a joint is missing or a target is not finite; the old targets stay.
         """
-        if len(names) != len(positions):
-            raise ActionError(
-                f"joint commands have {len(names)} names and {len(positions)} positions"
-            )
-        by_name = dict(zip(names, positions, strict=True))
-        if missing := [name for name in self._names if name not in by_name]:
-            raise ActionError(f"joint commands lack {missing}; they have {names}")
-        joints_rad = np.array([by_name[name] for name in self._contract.arm.joint_names])
+        *joints, gap_m = joint_values("joint commands", names, positions, self._names)
+        joints_rad = np.array(joints)
         if not self._synced:
-            if not np.abs(joints_rad - self.world.joints_rad).max() < self.SYNC_RAD:  # also NaN
+            if np.abs(joints_rad - self.world.joints_rad).max() >= self.SYNC_RAD:
                 return
             self._synced = True
         closed_m, open_m = self._contract.arm.finger_gap_m
-        self.world.set_joint_targets(
-            joints_rad, (by_name[GRIPPER] - closed_m) / (open_m - closed_m)
-        )
+        self.world.set_joint_targets(joints_rad, (gap_m - closed_m) / (open_m - closed_m))
         self._commanded_s = now_s
         if self.holding:
             self.holding = False

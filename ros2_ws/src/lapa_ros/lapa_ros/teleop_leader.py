@@ -13,14 +13,12 @@ from lapa_core.actions.pose import Pose, apply_delta, delta_between
 from lapa_core.errors import ActionError
 from lapa_core.robot.kinematics import forward_kinematics
 from lapa_core.robot.models import ArmModel
-from lapa_ros.arm_backends import GRIPPER
+from lapa_ros.arm_backends import GRIPPER, LEFT_FINGER
 from lapa_ros.arm_gate import CommandGate
+from lapa_ros.joint_values import joint_values
 from lapa_ros.stamps import Arrival, StampOrder
 from lapa_ros.teleop_controls import Controls
 from lapa_ros.teleop_logic import ArmSeen, Step
-
-FINGER = "left_finger"
-"""Interbotix's joint for one finger, whose position is half the gap [m]; their `gripper` is a motor's angle."""
 
 
 class LeaderMotion:
@@ -55,18 +53,13 @@ class LeaderMotion:
         Raises:
             ActionError: a joint is missing or not finite; what was received before stays.
         """
-        by_name = dict(zip(names, positions, strict=False))
-        finger = FINGER if FINGER in by_name else GRIPPER
+        finger = LEFT_FINGER if LEFT_FINGER in names else GRIPPER
         wanted = [*self._model.joint_names, finger]
-        if missing := [name for name in wanted if name not in by_name]:
-            raise ActionError(f"the leader's joint states lack {missing}; they have {list(names)}")
-        values = np.array([by_name[name] for name in wanted], dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ActionError(f"the leader's joint states are not finite: {values.tolist()}")
+        values = joint_values("the leader's joint states", names, positions, wanted)
         arrival = self._order.judge(stamp_s)
         if arrival is not Arrival.LATE:
             closed_m, open_m = self._model.finger_gap_m
-            gap_m = values[6] * (2.0 if finger == FINGER else 1.0)
+            gap_m = values[6] * (2.0 if finger == LEFT_FINGER else 1.0)
             self._opening = float(np.clip((gap_m - closed_m) / (open_m - closed_m), 0.0, 1.0))
             self._joints_rad, self._stamp_s = values[:6], stamp_s
         return self._order.describe_step() if arrival is Arrival.ANEW else ""

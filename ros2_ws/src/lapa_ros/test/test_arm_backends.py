@@ -34,6 +34,7 @@ def test_joints_are_found_by_name(backend, contract):
     [
         (["waist"], [0.0, 1.0], "1 names and 2 positions"),
         (["waist"], [0.0], "lack"),
+        (["waist", "waist"], [0.0, 1.0], "name a joint twice"),
         (None, [float("nan"), 0, 0, 0, 0, 0, 0], "not finite"),
     ],
 )

@@ -199,6 +199,30 @@ def test_joint_states_that_jump_are_refused(rig):
         rig.backend.receive(names, positions, rig.clock() + 0.01)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda names, positions: (names, positions[:-1]),
+        lambda names, positions: (names[:-2], positions[:-2]),
+        lambda names, positions: ([*names, names[0]], [*positions, positions[0]]),
+        lambda names, positions: (names, [float("nan")] * len(positions)),
+    ],
+    ids=["one position too few", "no fingers", "a joint twice", "nan"],
+)
+def test_joint_states_that_cannot_be_used_count_as_silence(rig, spoil):
+    """The driver talks on, but says nothing: the arm is no better known than with a dead one."""
+    for _ in range(round(1.0 / 0.01)):
+        rig.clock.now_s += 0.01
+        names, positions = rig.arm.joint_states()
+        with pytest.raises(ActionError):
+            rig.backend.receive(*spoil(list(names), list(positions)), rig.clock())
+        rig.backend.poll()
+        rig.logic.tick(rig.clock())
+    assert rig.logic.mode is Mode.STOPPED
+    assert "silent" in rig.logic.reason or "silent" in rig.backend.trouble()
+    assert np.isfinite(rig.backend._gap_m), "the fingers are where they were seen last"
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 def test_an_object_in_the_fingers_does_not_overload_the_gripper(rig, guarded, monkeypatch):
     if not guarded:

@@ -123,7 +123,7 @@ def test_without_a_leader_nothing_begins():
     [
         (["waist"], [0.0], "lack"),
         ([*ARM.joint_names, "left_finger"], [0.0] * 6 + [float("nan")], "not finite"),
-        ([*ARM.joint_names, "left_finger"], [0.0] * 6, "lack"),
+        ([*ARM.joint_names, "left_finger"], [0.0] * 6, "7 names and 6 positions"),
     ],
 )
 def test_unusable_joint_states_are_refused_and_the_last_good_ones_stay(names, positions, words):
