@@ -182,7 +182,7 @@ def _build(directory: Path, config: Mapping[str, Any], weights: dict[str, Tensor
 
         with init_empty_weights(include_buffers=False):
             model = family(sizes, text)
-        model.load_state_dict(weights, strict=False, assign=True)
+        model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
     else:
         model = family(sizes, text)
     if config["latent"] is not None:
