@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arm node with the interbotix backend against the fake driver's process, over DDS."""
 
-import contextlib
 import signal
 import subprocess
 import sys
@@ -239,10 +238,10 @@ def test_somebody_else_who_commands_the_arm_stops_it(person):
         assert "2 nodes command the arm" in person.states[-1].reason
 
 
-def test_without_the_drivers_messages_the_backend_says_what_to_install(ros_domain, capfd):
-    with contextlib.suppress(SetupError):
-        load_interfaces("interbotix_xs_msgs")
-        pytest.skip("interbotix_xs_msgs is installed")
+def test_without_the_drivers_messages_the_backend_says_what_to_install(
+    ros_domain, capfd, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "interbotix_xs_msgs", None)  # also where it is installed
     node = ArmNode(parameter_overrides=[Parameter("backend", value="interbotix")])
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     assert "interbotix_ros_core" in capfd.readouterr().err
