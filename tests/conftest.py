@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tiers run here. Imports nothing heavy: the pure tests must start at once."""
 
+import faulthandler
 import os
+import threading
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +16,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Before torch is imported: in models as small as the tests', threads mostly wait for each other, and on a busy
 # machine for most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+THREADS_END_S = 5.0
+"""Longest time that a test's threads may take to end after it [s]."""
+EXIT_S = 60.0
+"""Longest time that this process may take to end after the last test [s]."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Fail the test that leaves a thread behind which this process would wait for at its end."""
+    before = set(threading.enumerate())
+    yield
+    end_s = time.monotonic() + THREADS_END_S
+    while left := [t for t in threading.enumerate() if t not in before and not t.daemon]:
+        assert time.monotonic() < end_s, f"the test left threads behind: {left}"
+        time.sleep(0.01)
+
+
+def pytest_unconfigure() -> None:
+    """Show what keeps this process from ending, and end it with an error."""
+    faulthandler.dump_traceback_later(EXIT_S, exit=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -69,6 +69,7 @@ class Batcher:
         """Start the model's thread; see `ServeConfig` for the two numbers."""
         self._engine, self._max_batch, self._wait_s = engine, max_batch, wait_s
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._closed, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -77,15 +78,20 @@ class Batcher:
 
         Raises:
             LapaError: the model refuses it.
-            ServerError: nobody waits any more, or the model failed.
+            ServerError: nobody waits any more, the model failed, or the batcher is closed.
         """
         pending = _Pending(asked, gone, time.monotonic(), Future())
-        self._queue.put(pending)
+        with self._lock:  # behind the end of the queue nobody would ever answer
+            if self._closed:
+                raise ServerError("the server ends")
+            self._queue.put(pending)
         return pending.answer.result()
 
     def close(self) -> None:
         """Answer what waits and end the thread."""
-        self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:

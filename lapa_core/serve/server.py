@@ -130,7 +130,8 @@ class PolicyServer:
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({message, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        if message.done():
+        if not self._stop.is_set():
             return message.result()
-        message.cancel()
+        if not message.cancel():  # it came too late, or was the client's leave
+            message.exception()
         return None

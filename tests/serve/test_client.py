@@ -14,6 +14,7 @@ from typing import ClassVar
 import msgpack
 import numpy as np
 import pytest
+from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_script
 
 from lapa_core.errors import ActionError, ContractError, ServerError
@@ -110,12 +111,20 @@ def test_a_server_that_came_back_with_another_policy_is_not_obeyed(echo):
 @contextmanager
 def scripted(handler):
     """Serve what a test wrote; yields the address."""
-    with serve_script(handler, "127.0.0.1", 0) as server:
+    connections: list[ServerConnection] = []
+
+    def kept(connection: ServerConnection) -> None:
+        connections.append(connection)
+        handler(connection)
+
+    with serve_script(kept, "127.0.0.1", 0) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
         server.shutdown()
         thread.join()
+    for connection in connections:
+        connection.close()
 
 
 class Absent:

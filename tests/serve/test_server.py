@@ -16,8 +16,9 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from lapa_core.errors import DataError
+from lapa_core.errors import DataError, ServerError
 from lapa_core.image import preprocess
+from lapa_core.serve.batch import Asked, Batcher
 from tests.serve.tools import (
     BINS,
     SIDE,
@@ -258,3 +259,12 @@ def test_an_answer_under_way_is_sent_before_the_server_ends(echo):
         with pytest.raises(ConnectionClosed, match="the server ends"):
             busy.recv(timeout=10)
         ended.result()
+
+
+def test_after_the_end_nobody_waits(echo):
+    """A request behind the end of the queue would keep its thread, and with it the process, for ever."""
+    batcher = Batcher(echo, max_batch=4, wait_s=0.0)
+    batcher.close()
+    with pytest.raises(ServerError, match="the server ends"):
+        batcher.ask(Asked(np.zeros((SIDE, SIDE, 3), np.uint8), "push it", {}), lambda: False)
+    assert echo.asked == []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import threading
@@ -22,6 +23,15 @@ from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_core.ros_env import free_domain_id
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+EXIT_S = 60.0
+"""Longest time that this process may take to end after the last test [s]."""
+
+
+def pytest_unconfigure() -> None:
+    """Show what keeps this process from ending, and end it with an error."""
+    faulthandler.dump_traceback_later(EXIT_S, exit=True)
 
 
 class Clock:
