@@ -5,8 +5,8 @@
     ...
     dict(merged(model, whole))                    # tensors under the model's own names
 
-What is trained then: the adapters and the heads (with their embeddings). Everything else stands still, in bfloat16 or
-in 4 bits; the adapters themselves are float32.
+What is trained then: the adapters, the heads (with their embeddings) and a projection of the robot's state. Everything
+else stands still, in bfloat16 or in 4 bits; the adapters themselves are float32.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def adapt(model: VlaModel, *, rank: int, alpha: int, nf4: bool = False, bf16: bo
         )
     from peft import LoraConfig, inject_adapter_in_model
 
-    heads = [model.get_parameter(name) for name in head_names(model)]
+    heads = [model.get_parameter(name) for name in new_names(model)]
     if bf16:
         kept = {id(parameter) for parameter in heads}
         for parameter in model.parameters():
@@ -64,12 +64,13 @@ def adapt(model: VlaModel, *, rank: int, alpha: int, nf4: bool = False, bf16: bo
             parameter.data = parameter.data.float()
 
 
-def head_names(model: VlaModel) -> list[str]:
-    """Return the names of the heads' parameters: those that the same model without heads has not."""
+def new_names(model: VlaModel) -> list[str]:
+    """Return the names of what has no pretrained weights: the heads' parameters and the model's `new_parts`."""
     with torch.device("meta"):
         bare = model_class(model.config.KIND)(model.config, model.text)
     known = {name for name, _ in bare.named_parameters()}
-    return [name for name, _ in model.named_parameters() if name not in known]
+    names = [name for name, _ in model.named_parameters()]
+    return [name for name in names if name not in known or name.startswith(model.new_parts)]
 
 
 def merged(

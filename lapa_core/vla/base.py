@@ -52,6 +52,8 @@ class VlaModel(nn.Module, ABC):
     """What its `text` is, for loading."""
     large: ClassVar[bool] = True
     """Whether loading skips the random weights that a fresh backbone would get."""
+    new_parts: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of parameters that no backbone brings weights for; beside the heads, adapters leave these to learn."""
     config: ModelConfig
     """Rebuilds the architecture; has `image_px` and the class constant `KIND`."""
     text: TextSide | None

@@ -13,10 +13,12 @@ import torch
 from lapa_core.errors import ContractError, SetupError
 from lapa_core.train.parallel import whole
 from lapa_core.vla import pretrain
-from lapa_core.vla.adapters import adapt, head_names, merged
+from lapa_core.vla.adapters import adapt, merged, new_names
 from lapa_core.vla.base import make_model
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TrunkConfig
+from lapa_core.vla.hf.config import HfConfig
+from lapa_core.vla.hf.model import HfVla
 from lapa_core.vla.lwm.config import LWM_DEBUG
 from lapa_core.vla.lwm.model import LwmVla
 from tests.toy import toy_store
@@ -51,7 +53,7 @@ def disturb(model) -> None:
 
 def test_adapters_and_heads_learn_and_nothing_else():
     model = toy_model()
-    before, heads = logits(model), head_names(model)
+    before, heads = logits(model), new_names(model)
     adapt(model, rank=4, alpha=8)
     assert torch.equal(logits(model), before), "fresh adapters change nothing"
     learn = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -59,6 +61,16 @@ def test_adapters_and_heads_learn_and_nothing_else():
     assert set(heads) == {"tables.latent.weight", "heads.latent.weight"}
     layers = LWM_DEBUG.layers * 7
     assert len([name for name in learn if "lora_" in name]) == 2 * layers
+
+
+def test_a_projection_of_the_state_learns_too():
+    config = HfConfig(model="toy-smolvlm", image_px=32, state_dim=7)
+    model = HfVla.start(config, TASKS)
+    model.give_latent_head(2, 4)
+    adapt(model, rank=2, alpha=2)
+    learn = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {"state.weight", "state.bias"} <= learn
+    assert not [name for name in learn if name.startswith("network.") and "lora_" not in name]
 
 
 def test_the_merged_weights_compute_what_the_adapters_did():
@@ -148,4 +160,4 @@ def test_what_cannot_go_together_is_refused(changes, words):
 def test_counting_needs_no_tokenizer():
     with torch.device("meta"):
         model = make_model(LWM_DEBUG, None, latent=(4, 8))
-    assert head_names(model) == ["tables.latent.weight", "heads.latent.weight"]
+    assert new_names(model) == ["tables.latent.weight", "heads.latent.weight"]

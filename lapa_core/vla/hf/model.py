@@ -39,6 +39,7 @@ class HfVla(SequenceVla):
     """A `SequenceModel` over a backbone of `transformers`."""
 
     text_type = HfText
+    new_parts = ("state.",)
     config: HfConfig
     text: HfText | None
 
