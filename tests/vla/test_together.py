@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, SetupError
 from lapa_core.vla.checkpoint import load_vla
-from lapa_core.vla.hf.text import located
 from tests.torchrun import REPOSITORY, TOLERANCE, metrics, torchrun
-from tests.vla.together import CASES, NEAR, QWEN, fresh_lwm, run_case, run_half
+from tests.vla.together import CASES, NEAR, fresh_lwm, run_case, run_half
 
 pytestmark = pytest.mark.slow
 RESUMED = ("lwm_ddp", "lwm_fsdp2", "lwm_lora")
@@ -24,10 +23,11 @@ RESUMED = ("lwm_ddp", "lwm_fsdp2", "lwm_lora")
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    """Folder of the runs of two processes."""
-    located(QWEN.model)  # makes the toy; `transformers` writes nothing on any rank but the first
+    """Folder of the runs of two processes, whose cache is empty at first."""
     folder = tmp_path_factory.mktemp("two")
-    torchrun(2, REPOSITORY / "tests/vla/together.py", folder, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAPA_CACHE", str(folder / "cache"))
+        torchrun(2, REPOSITORY / "tests/vla/together.py", folder, cwd=folder)
     return folder
 
 

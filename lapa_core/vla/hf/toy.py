@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 import zlib
 from pathlib import Path
@@ -34,6 +35,8 @@ from lapa_core.errors import CheckpointError
 PREFIX = "toy-"
 """Of a model id that means a toy."""
 IMAGE_PX = 32
+LEADER_S = 60.0
+"""Longest time that the leading process may take to make a toy [s]."""
 FAMILIES = ("smolvlm", "idefics3", "qwen2_5_vl", "paligemma", "paligemma2")
 
 _IDEFICS_MARKS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
@@ -139,7 +142,9 @@ def toy_backbone(model: str) -> Path:
         )
     made_by = zlib.crc32(Path(__file__).read_bytes())
     folder = default_cache_dir() / "backbones" / f"{family}-{made_by:08x}"
-    if not folder.exists():
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        _wait_for(folder)  # `transformers` writes no weights on any rank but the first
+    elif not folder.exists():
         fresh = folder.with_name(f".{family}.{uuid.uuid4().hex[:8]}")
         # Whoever asks may be counting on the meta device.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
@@ -149,3 +154,18 @@ def toy_backbone(model: str) -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(fresh)
     return folder
+
+
+def _wait_for(folder: Path) -> None:
+    """Return when the leading process has made a folder.
+
+    Raises:
+        CheckpointError: it has not within `LEADER_S`.
+    """
+    end_s = time.monotonic() + LEADER_S
+    while not folder.exists():
+        if time.monotonic() > end_s:
+            raise CheckpointError(
+                f"the leading process has not made {folder} within {LEADER_S:g} s; its output says why"
+            )
+        time.sleep(0.1)
