@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from lapa_core.errors import ContractError
+from lapa_core.json_text import readable
 from lapa_core.laq.checkpoint import build_laq, describe
 from lapa_core.laq.config import ConvLaqConfig, PatchLaqConfig
 from lapa_core.laq.presets import LAQ_TRAIN
@@ -76,4 +76,4 @@ def info(config: LaqInfoConfig) -> dict[str, Any]:
 
 def main(config: LaqInfoConfig) -> None:
     """Print it."""
-    print(json.dumps(info(config), indent=1))
+    print(readable(info(config)))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from lapa_core.actions.bins import MAX_BINS, ActionBins
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.errors import ContractError
+from lapa_core.json_text import readable
 from lapa_core.presets import VLA_PRETRAIN
 from lapa_core.vla.base import VlaModel, make_model
 from lapa_core.vla.checkpoint import describe
@@ -84,4 +84,4 @@ def info(config: VlaInfoConfig) -> dict[str, Any]:
 
 def main(config: VlaInfoConfig) -> None:
     """Print it."""
-    print(json.dumps(info(config), indent=1))
+    print(readable(info(config)))
