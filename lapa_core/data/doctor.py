@@ -27,7 +27,7 @@ class DoctorConfig:
     decode: bool = True
     """Data set: decode every frame; without it only the times in the packets are compared."""
     contract: str = ""
-    """Recordings: robot contract, a name or a path; empty takes the one that each recording names."""
+    """Recordings: robot contract, a name or a path; empty takes the one that the first recording names."""
     outcomes: tuple[str, ...] = ()
     """Recordings: outcomes that count as sound; none accepts every one."""
     limits: RowLimits = field(default_factory=RowLimits)
@@ -51,6 +51,7 @@ def examine(
         judged = judge(
             path, contract=contract, outcomes=config.outcomes, limits=config.limits, mark=mark
         )
+        contract = contract or judged.contract  # as the export does: one data set has one
         reports.append(judged.report)
         on_report(judged.report)
     return reports

@@ -103,10 +103,16 @@ def list_marked(folder: Path) -> list[tuple[Path, Mark | None]]:
     """Return every recording under a folder, in order of its path, with the decision about it.
 
     Raises:
-        DataError: there is none, or a decision would be lost: it is about a recording that is not there, or lies in the
-            `curation.jsonl` of another folder.
+        DataError: there is none, or two of one name, by which a data set knows what it holds; or a decision would be
+            lost: it is about a recording that is not there, or lies in the `curation.jsonl` of another folder.
     """
     files, marks = list_recordings(folder), load_marks(folder)
+    first_of: dict[str, Path] = {}
+    for path in files:
+        if (first := first_of.setdefault(path.name, path)) is not path:
+            raise DataError(
+                f"{first} and {path} have one name, by which a data set knows its recordings; rename one"
+            )
     names = [path.relative_to(folder).as_posix() for path in files]
     if unknown := sorted(set(marks) - set(names)):
         raise DataError(

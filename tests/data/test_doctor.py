@@ -5,7 +5,9 @@ import pytest
 
 from lapa_core.data.curation import Mark, add_mark
 from lapa_core.data.doctor import DoctorConfig, examine, main
+from lapa_core.data.export import export_recordings
 from lapa_core.errors import DataError
+from lapa_core.robot.contract import load_contract
 
 
 def test_a_folder_of_recordings_is_examined(tmp_path, plan, capsys):
@@ -57,3 +59,25 @@ def test_a_folder_of_which_nothing_is_left_is_not_sound(tmp_path, plan):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds no \.mcap file"):
         main(DoctorConfig(path=tmp_path))
+
+
+def test_recordings_of_two_robots_are_not_sound_together(tmp_path, plan):
+    plan.write(tmp_path / "a.mcap")
+    other = load_contract("vx300s_sim")
+    plan.contract_name, plan.contract_hash, plan.arm_hash = other.name, other.hash, other.hash
+    plan.write(tmp_path / "b.mcap")
+    first, second = examine(DoctorConfig(path=tmp_path))
+    assert first.accepted
+    assert "used robot contract" in second.line()
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path, plan):
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+        plan.write(tmp_path / folder / "a.mcap")
+    for judge_all in (
+        lambda: examine(DoctorConfig(path=tmp_path)),
+        lambda: export_recordings(tmp_path, tmp_path / "set"),
+    ):
+        with pytest.raises(DataError, match="have one name"):
+            judge_all()
