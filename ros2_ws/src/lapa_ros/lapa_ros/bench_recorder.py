@@ -180,7 +180,10 @@ def measure_load(rig: _Rig, folder: Path, seconds: float) -> dict[str, Any]:
     low, high = begin_ns + _MARGIN_S * 1e9, end_ns - _MARGIN_S * 1e9
     written = _written_ns(path)
     sent = {topic: [n for n in list(ns) if low < n < high] for topic, ns in rig.sent_ns.items()}
-    lost = {topic: len(set(ns) - set(written[topic].tolist())) for topic, ns in sent.items()}
+    none = np.zeros(0, dtype=np.int64)
+    lost = {
+        topic: len(set(ns) - set(written.get(topic, none).tolist())) for topic, ns in sent.items()
+    }
     return {
         "seconds": round(wall_s, 1),
         "sent": {topic: len(ns) for topic, ns in sent.items()},

@@ -117,12 +117,18 @@ class Player:
         """Play to the end.
 
         Raises:
-            GraphError: the arm refused a delta or fell silent; nothing is sent after that. Or `stop` was set.
+            GraphError: the arm refused a delta, was held or fell silent; nothing is sent after that. Or `stop` was set.
         """
         positions = [self._position()]
         total = len(self._replay.actions)
         for number, action in enumerate(self._replay.actions, start=1):
             before = self._newest()
+            if (
+                number > 1 and before.mode != ArmState.MODE_TRACKING
+            ):  # the next delta would undo a person's ~/hold
+                raise GraphError(
+                    f"the arm no longer follows after delta {number - 1} of {total}: {before.reason}"
+                )
             sequence = self._publish(EndEffectorDelta.from_array(action))
             if stop.wait(self._period_s):
                 raise GraphError(f"stopped after delta {number} of {total}")

@@ -58,6 +58,7 @@ class Arm:
             state.refused += 1
             state.last_refusal = "outside the workspace"
         else:
+            state.mode = ArmState.MODE_TRACKING
             state.last_applied_sequence = self.sent
             state.applied += 1
             state.measured_pose.position.y += delta.translation_m[1] - 0.001
@@ -81,6 +82,24 @@ def test_the_path_is_compared_with_the_recorded_one(replay):
 def test_nothing_is_sent_after_a_refusal(replay):
     arm = Arm(refuse_from=3)
     with pytest.raises(GraphError, match="delta 3 of 5: outside the workspace"):
+        play(replay, arm)
+    assert arm.sent == 3
+
+
+def test_a_hold_ends_the_replay(replay):
+    class HeldArm(Arm):
+        @property
+        def state(self):
+            return self._state
+
+        @state.setter
+        def state(self, state):
+            if getattr(self, "sent", 0) == 3:
+                state.mode, state.reason = ArmState.MODE_HOLDING, "held by request"
+            self._state = state
+
+    arm = HeldArm()
+    with pytest.raises(GraphError, match="no longer follows after delta 3 of 5: held by request"):
         play(replay, arm)
     assert arm.sent == 3
 
