@@ -22,7 +22,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from lapa_core.errors import LapaError
 from lapa_ros import params as params_module
-from lapa_ros.diagnostics import OK, Diagnostics, Health
+from lapa_ros.diagnostics import OK, WARN, Diagnostics, Health
+from lapa_ros.namesakes import Namesakes
 
 
 class ManagedNode(LifecycleNode):
@@ -40,6 +41,9 @@ class ManagedNode(LifecycleNode):
         self.exit_code = 0
         self.active = False
         self._diagnostics: Diagnostics | None = None
+        self._namesakes = Namesakes(
+            self.get_fully_qualified_name(), self.context.get_domain_id(), self.say
+        )
 
     def setup(self) -> None:
         """Configure: load, check, create entities. Raise to fail; `teardown` is called then."""
@@ -97,7 +101,7 @@ class ManagedNode(LifecycleNode):
         if result is not TransitionCallbackReturn.SUCCESS:
             self._guard("clean up after configure", self.teardown)
             return result
-        self._diagnostics = Diagnostics(self, self.params.contract, self.health)
+        self._diagnostics = Diagnostics(self, self.params.contract, self._whole_health)
         return super().on_configure(state)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -129,6 +133,14 @@ class ManagedNode(LifecycleNode):
         self._close_diagnostics()
         torn_down = self._guard("shut down", self.teardown)
         return result if result is not TransitionCallbackReturn.SUCCESS else torn_down
+
+    def _whole_health(self) -> Health:
+        """Return the subclass's health, which a namesake in the domain makes worth a warning at least."""
+        health = self.health()
+        if not (problem := self._namesakes.look(self.get_node_names_and_namespaces())):
+            return health
+        message = f"{problem}; {health.message}"
+        return health._replace(level=max(health.level, WARN), message=message)
 
     def _close_diagnostics(self) -> None:
         if self._diagnostics is not None:
