@@ -34,7 +34,7 @@ class Decision(NamedTuple):
     bins_7: NDArray[np.int64]
     """The bins that it was decoded from; of a continuous head, those in which it lies."""
     latent: tuple[int, ...] | None
-    """Latent action codes, where the model predicts them."""
+    """The latent action codes that the action was made of, or that were asked for."""
     chunk_H7: NDArray[np.float64]
     """This action and the ones after it, as a continuous head predicts them; (1, 7) of the others."""
 
@@ -65,7 +65,7 @@ class PolicyStep:
     bins: NDArray[np.int64]
     """(7,) the bins that it was decoded from."""
     latent: tuple[int, ...] | None
-    """The latent action codes behind it, where the policy predicts them."""
+    """The latent action codes that a table made it of, or that `Policy.load(latents=True)` asked for."""
     chunk_H7: NDArray[np.float64] | None = None
     """The command and those that a continuous head predicts after it, (H, 7); (1, 7) of the other heads."""
 
@@ -113,6 +113,7 @@ class Policy:
         temperature: float | None = None,
         top_k: int = 0,
         seed: int = 0,
+        latents: bool = False,
         compile: bool = False,
     ) -> Policy:
         """Rebuild a policy from a checkpoint folder; without one, the policy that ships with the package.
@@ -124,6 +125,8 @@ class Policy:
                 takes the checkpoint's own, with which it was evaluated.
             top_k: sample from so many of the likeliest only (the authors' release: 50); 0 from all.
             seed: of the sampling; the same calls in the same order give the same decisions.
+            latents: also name the latent action codes where the model kept that head and its actions come from another;
+                for a large model nearly as long again.
             compile: compile a large model's decoding, for a GPU: minutes at the start, less time per action.
 
         Raises:
@@ -142,8 +145,8 @@ class Policy:
         from lapa_core.vla.engine import load_engine  # torch comes with it
 
         engine = load_engine(
-            directory, device, temperature=temperature, top_k=top_k, seed=seed, compile=compile
-        )
+            directory, device, temperature=temperature, top_k=top_k, seed=seed, latents=latents, compile=compile
+        )  # fmt: skip
         return cls(engine, config)
 
     def act(

@@ -41,8 +41,16 @@ class VlaEngine:
         temperature: float | None = None,
         top_k: int = 0,
         seed: int = 0,
+        latents: bool = False,
     ):
         """Wrap a loaded policy and run it once, so that the first frame is as fast as the others.
+
+        Args:
+            loaded: of a policy.
+            temperature: as `Policy.load`.
+            top_k: as `Policy.load`.
+            seed: as `Policy.load`.
+            latents: name the codes even where no action is made of them.
 
         Raises:
             ContractError: a temperature that is negative or not finite, or a negative top_k.
@@ -50,6 +58,7 @@ class VlaEngine:
         own = float(loaded.config.get("temperature", 0.0))
         self._temperature = own if temperature is None else temperature
         self._model = loaded.model
+        self._latents = latents and loaded.model.latent is not None
         device = loaded.model.device
         self._generator = torch.Generator(device)
         self._choose = make_choose(self._temperature, self._generator, top_k=top_k)
@@ -105,17 +114,25 @@ class VlaEngine:
         image_BCHW = to_float(torch.from_numpy(frames_BSS3).to(self._model.device))
         others = extra_tensors(extra or {}, self._model.device)
         inputs = self._model.read(self._model.prepare(image_BCHW, instructions, others))
+        codes_BK = self._codes(inputs)
         latents: list[tuple[int, ...] | None] = [None] * len(frames_BSS3)
-        if self._model.latent is not None:
-            latents = [tuple(row) for row in self._model.decode(inputs, "latent", greedy).tolist()]
+        if codes_BK is not None:
+            latents = [tuple(row) for row in codes_BK.tolist()]
         if self._model.chunk_head is not None:
             chunk_BH7 = self._model.chunk_actions(inputs).double().cpu().numpy()
             return [self._continuous(*pair) for pair in zip(chunk_BH7, latents, strict=True)]
         if self._table_QA is not None:
-            bins_B7 = self._bins.encode(self._look_up(inputs, self._table_QA))
+            assert codes_BK is not None
+            bins_B7 = self._bins.encode(self._look_up(inputs, codes_BK, self._table_QA))
         else:
             bins_B7 = self._model.decode(inputs, "action", self._choose).cpu().numpy()
         return [self._discrete(*pair) for pair in zip(bins_B7, latents, strict=True)]
+
+    def _codes(self, inputs: Inputs) -> Tensor | None:
+        """Return the codes (B, K) of a table's actions, or those that were asked for; none: nobody reads them."""
+        if self._table_QA is not None:
+            return self._model.decode(inputs, "latent", self._choose)
+        return self._model.decode(inputs, "latent", greedy) if self._latents else None
 
     def _discrete(self, bins_7: NDArray[np.int64], latent: tuple[int, ...] | None) -> Decision:
         """Return the centres of the bins, inside the caps."""
@@ -133,9 +150,8 @@ class VlaEngine:
         chunk_H7[:, 6] = chunk_H7[:, 6].clip(0.0, 1.0)
         return Decision(chunk_H7[0], self._bins.encode(chunk_H7[0]), latent, chunk_H7)
 
-    def _look_up(self, inputs: Inputs, table_QA: Tensor) -> NDArray[np.float32]:
+    def _look_up(self, inputs: Inputs, codes_BK: Tensor, table_QA: Tensor) -> NDArray[np.float32]:
         """Return the actions (B, 7) of the sampled codes; at temperature 0, the mean action over all codes."""
-        codes_BK = self._model.decode(inputs, "latent", self._choose)
         if self._temperature == 0.0:
             weight_BKN = self._model.latent_logits(inputs, codes_BK).float().softmax(dim=-1)
         else:
@@ -166,6 +182,7 @@ def load_engine(
     temperature: float | None = None,
     top_k: int = 0,
     seed: int = 0,
+    latents: bool = False,
     compile: bool = False,
 ) -> VlaEngine:
     """Rebuild the engine of a policy checkpoint; see `Policy.load`.
@@ -176,4 +193,4 @@ def load_engine(
     """
     loaded = load_vla(directory, POLICY, device)
     use_options(loaded.model, DecodeOptions(compile=compile))
-    return VlaEngine(loaded, temperature=temperature, top_k=top_k, seed=seed)
+    return VlaEngine(loaded, temperature=temperature, top_k=top_k, seed=seed, latents=latents)

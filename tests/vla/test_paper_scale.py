@@ -144,7 +144,11 @@ def test_a_continuous_chunk_and_the_latent_loss_together(kind, pretrained, store
     step = policy.act(store.frames[0], "move the dot left")
     assert step.chunk_H7.shape == (3, 7)
     assert np.array_equal(step.chunk_H7[0], step.delta.to_array())
-    assert len(step.latent) == 2, "the latent head was kept"
+    assert step.latent is None, "nobody asked"
+    telling = Policy.load(trained.checkpoint, latents=True)
+    told = telling.act(store.frames[0], "move the dot left")
+    assert len(told.latent) == 2, "the latent head was kept"
+    assert np.array_equal(told.chunk_H7, step.chunk_H7)
     caps = policy.config["max_translation_m"], policy.config["max_rotation_rad"]
     assert (np.linalg.norm(step.chunk_H7[:, :3], axis=1) <= caps[0] * (1 + 1e-9)).all()
     assert (np.linalg.norm(step.chunk_H7[:, 3:6], axis=1) <= caps[1] * (1 + 1e-9)).all()

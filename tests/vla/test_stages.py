@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lapa_core.actions.bins import ActionBins
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.experiment.data import at_size
@@ -163,6 +164,22 @@ def test_sampling_follows_its_seed_and_temperature(tmp_path, store):
     assert decisions(seed=1) != decisions(seed=2)
     assert len(set(decisions(temperature=0.0))) == 1
     assert set(decisions(temperature=1e-6)) == set(decisions(temperature=0.0))
+
+
+def test_a_table_tells_the_codes_that_its_action_was_made_of(tmp_path, store, labels):
+    init = pretrain.train(pretrain_config(tmp_path / "init", labels, steps=2), store).checkpoint
+    config = TableConfig(
+        data=Path("toy"), init=init, out=tmp_path / "p", max_bins=8, temperature=1.0
+    )
+    policy = Policy.load(path := table.fit(config, store))
+    table_QA, bins = load_vla(path).table_QA.numpy(), ActionBins.from_dict(policy.config["bins"])
+    codes = set()
+    for _ in range(20):
+        step = policy.act(store.frames[0], "move the dot left")
+        (code,) = step.latent
+        assert np.array_equal(step.bins, bins.encode(table_QA[code] + table_QA[-1]))
+        codes.add(code)
+    assert len(codes) > 1, "it is sampled"
 
 
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
