@@ -169,6 +169,7 @@ class RecorderParams:
             "arm_state lapa_msgs/msg/ArmState",
             "task_state lapa_msgs/msg/TaskState",
             "recorder_event lapa_msgs/msg/RecorderEvent",
+            "joy sensor_msgs/msg/Joy",
         ],
         "What is recorded: topic, relative to the namespace, and type.",
     )

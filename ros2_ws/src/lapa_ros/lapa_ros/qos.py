@@ -20,8 +20,8 @@ CAMERA = _profile(reliable=False, depth=1)
 """What a policy subscribes with: the newest frame or none. Best effort matches every driver; a reliable
 subscriber would silently never match a best-effort camera."""
 
-RECORDED_CAMERA = _profile(reliable=False, depth=30)
-"""What the recorder subscribes to cameras with: matches every driver, and rides out a second of disk."""
+RECORDED_DEVICE = _profile(reliable=False, depth=30)
+"""What the recorder subscribes to cameras and `joy` with: matches every driver, and rides out half a second of disk."""
 
 RECORDED = _profile(reliable=True, depth=200)
 """What the recorder subscribes to everything else with: nothing is to be lost."""

@@ -25,6 +25,11 @@ from lapa_ros.remote import in_thread
 from lapa_ros.schema import message_class, schema_text
 
 
+PICTURES = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
+DEVICES = PICTURES | {"sensor_msgs/msg/Joy"}
+"""Types whose drivers may publish best effort, which a reliable subscriber would never hear."""
+
+
 class RecorderNode(ManagedNode):
     """Subscribes what the parameter `topics` names; serves ~/start and ~/stop; publishes recorder_state."""
 
@@ -48,7 +53,7 @@ class RecorderNode(ManagedNode):
         for sentence in self._session.recover(recover):
             self.get_logger().warning(sentence)
         for index, stream in enumerate(streams):
-            profile = qos.RECORDED_CAMERA if stream.type_name.endswith("Image") else qos.RECORDED
+            profile = qos.RECORDED_DEVICE if stream.type_name in DEVICES else qos.RECORDED
             callback = partial(self._on_message, index)
             kind = message_class(stream.type_name)
             subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)

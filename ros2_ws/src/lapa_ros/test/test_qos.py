@@ -8,7 +8,8 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible, qos_profile_sensor
 PAIRS = [
     (qos.CAMERA_DRIVER, qos.CAMERA),
     (qos_profile_sensor_data, qos.CAMERA),
-    (qos_profile_sensor_data, qos.RECORDED_CAMERA),
+    (qos_profile_sensor_data, qos.RECORDED_DEVICE),
+    (qos.JOINT_STATES, qos.RECORDED_DEVICE),
     (qos.DELTA, qos.DELTA),
     (qos.DELTA, qos.RECORDED),
     (qos.STATE, qos.STATE),

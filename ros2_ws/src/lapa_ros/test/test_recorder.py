@@ -21,7 +21,8 @@ from mcap_ros2.decoder import DecoderFactory
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import JointState
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState, Joy
 
 from lapa_core.data.mcap_episode import read_recording
 
@@ -130,13 +131,14 @@ def process(spinner, tmp_path):
         talker.close()
 
 
-def positions(path):
+def decoded(path, topic):
     with open(path, "rb") as stream:
         reader = make_reader(stream, decoder_factories=[DecoderFactory()])
-        return [
-            message.position[0]
-            for _, _, _, message in reader.iter_decoded_messages(["/joint_states"])
-        ]
+        return [message for _, _, _, message in reader.iter_decoded_messages([topic])]
+
+
+def positions(path):
+    return [message.position[0] for message in decoded(path, "/joint_states")]
 
 
 def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, spinner, contract):
@@ -158,6 +160,25 @@ def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, spinner
     assert facts["contract_hash"] == contract.hash
     assert facts["num_written"]["/joint_states"] == len(numbers)
     assert facts["num_dropped"] == {"/joint_states": 0, "/arm_state": 0}
+
+
+@pytest.mark.parametrize("profile", [qos.JOINT_STATES, qos_profile_sensor_data])
+def test_what_the_hand_did_is_recorded_beside_the_rest(spinner, tmp_path, profile):
+    """Of a driver of either reliability, by the topics that a recorder has by itself."""
+    spinner.start(RecorderNode, folder=str(tmp_path), required=["joint_states"])
+    talker = Talker(spinner, tmp_path)
+    joy = talker.node.create_publisher(Joy, "joy", profile)
+    spinner.wait(joy.get_subscription_count, "the recorder's subscription")
+    episode_id = talker.start_when_heard()
+    for number in range(5):
+        joy.publish(Joy(axes=[float(number)], buttons=[number % 2]))
+        time.sleep(0.02)
+    time.sleep(0.2)
+    talker.stop()
+    told = decoded(tmp_path / f"{episode_id}.mcap", "/joy")
+    assert [(message.axes[0], message.buttons[0]) for message in told] == [
+        (float(number), number % 2) for number in range(5)
+    ]
 
 
 def test_discard_leaves_nothing(recorder):
