@@ -58,6 +58,8 @@ class _Heard:
     """Commands that it may give at once [1]."""
     counted_s: float = float("-inf")
     """When the allowance was counted [s]."""
+    rival_s: float = float("-inf")
+    """When a command of another process arrived [s]."""
 
 
 class CommandGate:
@@ -90,7 +92,8 @@ class CommandGate:
             now_s: the caller's clock [s].
             tracking: whether the arm is following commands; a source that restarts counts from 1 again, which
                 is believed only once the arm holds and nothing in order has come from it for the watchdog's
-                time, and only of commands made later. Two processes of one name cannot drive the arm in turns.
+                time, and only of commands made later. Of two processes that both command as one source, neither
+                passes until one has been silent for that time.
 
         Raises:
             Refused: with the reason.
@@ -120,22 +123,31 @@ class CommandGate:
     def forget_times(self) -> None:
         """The clock was set back: what was remembered of it says nothing about commands made from now on."""
         for heard in self._heard.values():
-            heard.stamp_s = heard.arrived_s = heard.counted_s = float("-inf")
+            heard.stamp_s = heard.arrived_s = heard.counted_s = heard.rival_s = float("-inf")
 
     def _check_order(self, heard: _Heard, command: Command, now_s: float, tracking: bool) -> None:
-        restarted = (
-            0 < command.sequence < heard.sequence
-            and not tracking
-            and now_s - heard.arrived_s > self._contract.watchdog_s
-            and command.stamp_s > heard.stamp_s
-        )
-        if not restarted and command.sequence <= heard.sequence:
+        silent = now_s - heard.arrived_s > self._contract.watchdog_s
+        newer = command.stamp_s > heard.stamp_s
+        in_order = command.sequence > heard.sequence
+        restarted = 0 < command.sequence < heard.sequence and not tracking and silent and newer
+        if not in_order and not restarted:
             word = "repeated" if command.sequence == heard.sequence else "out of order"
-            raise Refused(
-                "order",
-                f"sequence {command.sequence} is {word}; the last one of {command.source!r} is {heard.sequence}",
-            )
+            problem = f"sequence {command.sequence} is {word}; the last one of {command.source!r} is {heard.sequence}"
+            if newer and not silent:  # one process never makes a lower number later
+                heard.rival_s = now_s
+                problem += f", made earlier: {self._two_processes(command.source)}"
+            raise Refused("order", problem)
         heard.sequence, heard.stamp_s, heard.arrived_s = command.sequence, command.stamp_s, now_s
+        if restarted:
+            heard.rival_s = float("-inf")
+        if now_s - heard.rival_s <= self._contract.watchdog_s:
+            raise Refused("order", self._two_processes(command.source))
+
+    def _two_processes(self, source: str) -> str:
+        return (
+            f"two processes command as {source!r}; neither is obeyed until one has been silent "
+            f"for {self._contract.watchdog_s:g} s"
+        )
 
     def _check_rate(self, heard: _Heard, now_s: float) -> None:
         rate_hz = self._contract.control_rate_hz

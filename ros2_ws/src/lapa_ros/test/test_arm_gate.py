@@ -106,16 +106,31 @@ def test_a_flood_moves_the_arm_no_faster_than_the_contract_in_the_long_run(
     assert passed <= seconds * contract.control_rate_hz * 1.1 + 2
 
 
-def test_two_processes_of_one_name_do_not_drive_the_arm_in_turns(gate, make, clock):
-    """Regression pinned: once a refusal had made the arm hold, the second process passed for a restarted first."""
-    make.sequence = 1000
-    for _ in range(5):
-        gate.check(make(), clock(), tracking=True)
-        clock.now_s += 0.1
-        for tracking in (True, False):
-            with pytest.raises(Refused, match="out of order"):
-                gate.check(make(sequence=make.sequence - 500), clock(), tracking=tracking)
-        clock.now_s += 0.1
+@pytest.mark.parametrize("behind", [500, 1, 0])
+@pytest.mark.parametrize("left", ["first", "second"])
+def test_of_two_processes_of_one_name_neither_is_obeyed_until_one_ends(
+    gate, make, clock, behind, left
+):
+    """Regressions pinned: a refusal made the arm hold, and the second process passed for a restarted first one;
+    then the one with the higher numbers drove on, whichever graph it belonged to."""
+    numbers = {"first": 1000, "second": 1000 - behind}
+    passed, said, tracking = [], [], False
+    for turn in range(30):
+        for who in numbers if turn < 20 else [left]:
+            clock.now_s += 0.1 if turn < 20 else 0.2
+            numbers[who] += 1
+            try:
+                gate.check(make(sequence=numbers[who]), clock(), tracking=tracking)
+            except Refused as refusal:
+                said.append(str(refusal))
+                tracking = False
+            else:
+                passed.append(turn)
+                tracking = True
+    assert [turn for turn in passed if turn < 20] == [0]
+    assert passed[1:] == list(range(passed[1], 30))
+    assert passed[1] <= 23
+    assert all("two processes command as 'policy'" in text for text in said[:39])
 
 
 def test_a_command_that_was_refused_by_the_rate_is_not_applied_when_it_comes_again(

@@ -126,7 +126,7 @@ def test_counts_are_since_activation_but_no_delta_applies_twice(bench):
     bench.run(0.1)
     assert (bench.logic.applied, bench.logic.refused, bench.logic.last_refusal) == (0, 0, "")
     assert bench.logic.last.sequence == 1, "told on, so that a recording can go on from it"
-    assert not bench.command(sequence=1)
+    assert not bench.command(sequence=1, stamp_s=bench.logic.last.stamp_s)
     assert bench.command()
     assert (bench.logic.applied, bench.logic.refused) == (1, 1)
 
