@@ -121,3 +121,10 @@ def _(config: ExportConfig) -> None:
         f"{config.out}: {len(reports) - refused - known} episodes ({rows} rows) exported, {known} "
         f"were there before, {refused} refused"
     )
+    holed = [report.rows for report in reports if report.accepted and report.rows.dropped]
+    if holed:
+        left_out = sum(row.dropped + row.parted for row in holed)
+        print(
+            f"{left_out} of {left_out + sum(row.rows for row in holed)} applied deltas were left out, of {len(holed)} "
+            "episodes: some have no fresh frame or pose, the others lie beyond those"
+        )

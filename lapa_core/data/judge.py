@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lapa_core.data.curation import CURATION_NAME, Mark, decisions_elsewhere, load_marks
 from lapa_core.data.mcap_episode import Recording, read_recording
-from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, build_rows
+from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, at_times, build_rows
 from lapa_core.errors import ContractError, DataError
 from lapa_core.robot.contract import RobotContract, load_contract
 
@@ -62,10 +62,12 @@ class EpisodeReport:
             return f"{self.path.name}: REFUSED: {'; '.join(self.rows.refusals)}"
         row = self.rows
         trimmed = f"{row.trimmed} trimmed, " if row.trimmed else ""
+        parted = f"{row.parted} parted from the rows by those, " if row.parted else ""
         return (
             f"{self.path.name}: {row.rows} rows at {row.rate_hz:.2f} Hz, longest gap "
             f"{row.max_gap_s:.2f} s, frame age p95 {1e3 * row.staleness_p95_s:.0f} ms, "
-            f"{self.still_share:.0%} still, {trimmed}{row.not_applied} not applied, {row.dropped} dropped, "
+            f"{self.still_share:.0%} still, {trimmed}{row.not_applied} not applied, {at_times(row.dropped_s)} dropped, "
+            f"{parted}"
             f"{self.recorder_dropped} messages lost by the recorder: {self.instruction!r}"
         )
 
@@ -171,6 +173,7 @@ def judge(
         contract.control_rate_hz,
         limits,
         _span(recording, mark),
+        first_picture_s(recording),
     )
     still = saturated = float("nan")
     if rows is not None:

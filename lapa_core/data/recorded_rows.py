@@ -3,7 +3,9 @@
 
 A row is a delta that the arm confirmed as applied. Its frame is the newest one of each camera stamped
 at or before the observation that the delta answers, its state the newest measured pose at or before
-it. What does not fit is counted or refused with a reason, never filled in. Imports numpy and scipy.
+it. What does not fit is counted or refused with a reason, never filled in. Between two rows no applied
+delta is missing, so that chunks of actions, achieved deltas and replays are what the arm did: where one
+has no fresh frame or pose, only the longer side of it is kept. Imports numpy and scipy.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class RowLimits:
     max_rate_deviation: float = 0.2
     """Largest relative difference between the median rate of the rows and the control rate."""
     max_dropped_fraction: float = 0.05
-    """Largest share of applied deltas that may lack a fresh frame or pose."""
+    """Largest share of applied deltas that may be left out: those without a fresh frame or pose, and those that these
+    part from the longest run of the others."""
     min_rows: int = 2
     """Fewest rows of an episode."""
     max_still_share: float = 0.5
@@ -73,6 +76,10 @@ class RowReport:
     """Applied deltas that a reviewer left out."""
     dropped: int = 0
     """Applied deltas without a fresh frame of each camera or without a fresh measured pose."""
+    dropped_s: tuple[float, ...] = ()
+    """When those were commanded, counted as a reviewer's times are [s]."""
+    parted: int = 0
+    """Applied deltas that those part from the rows."""
     without_observation: int = 0
     """Rows whose delta answers no observation (an operator's): their own stamp is used."""
     repeated_frames: int = 0
@@ -113,6 +120,7 @@ def build_rows(
     control_rate_hz: float,
     limits: RowLimits,
     span_s: tuple[float, float] = (-np.inf, np.inf),
+    start_s: float = 0.0,
 ) -> tuple[Rows | None, RowReport]:
     """Match the messages of one episode.
 
@@ -123,6 +131,7 @@ def build_rows(
         control_rate_hz: rate that the rows should have [Hz].
         limits: what is accepted.
         span_s: stamps of the first and the last delta that a reviewer keeps [s].
+        start_s: stamp that times in the report count from [s].
 
     Returns:
         The rows, or None when the report names a refusal; and the report.
@@ -145,7 +154,7 @@ def build_rows(
     kept = [m for m in applied if span_s[0] <= seconds(m.header.stamp) <= span_s[1]]
     values, bad = _delta_values(kept)
     refusals += bad
-    report = {
+    report: dict[str, Any] = {
         "deltas": len(deltas),
         "not_applied": len(deltas) - len(applied),
         "trimmed": len(applied) - len(kept),
@@ -159,7 +168,7 @@ def build_rows(
         refusals += [] if bad else [none]
         return None, RowReport(**report, refusals=tuple(refusals))
     return _match(
-        kept, values, arm_states, frame_stamps_s, control_rate_hz, limits, report, refusals
+        kept, values, arm_states, frame_stamps_s, control_rate_hz, limits, start_s, report, refusals
     )
 
 
@@ -170,6 +179,7 @@ def _match(
     frame_stamps_s: Mapping[str, NDArray[np.float64]],
     control_rate_hz: float,
     limits: RowLimits,
+    start_s: float,
     report: dict[str, Any],
     refusals: list[str],
 ) -> tuple[Rows | None, RowReport]:
@@ -191,30 +201,54 @@ def _match(
                 "deltas, or it stood still"
             )
         fresh &= usable
-    dropped = int((~fresh).sum())
-    if dropped > limits.max_dropped_fraction * len(applied):
+    whole = longest_run(fresh)
+    report["dropped_s"] = tuple((command_s[~fresh] - start_s).tolist())
+    report["parted"] = int(fresh.sum() - whole.sum())
+    left_out = int((~whole).sum())
+    if left_out > limits.max_dropped_fraction * len(applied):
         refusals.append(
-            f"{dropped} of {len(applied)} applied deltas have no frame or pose within "
-            f"{limits.max_staleness_s:g} s; at most {limits.max_dropped_fraction:.0%} may lack one"
+            f"{at_times(report['dropped_s'])} of {len(applied)} applied deltas have no frame or pose within "
+            f"{limits.max_staleness_s:g} s; {left_out} with those that they part from the rest, at most "
+            f"{limits.max_dropped_fraction:.0%} may be left out: trim it in `lapa data review`"
         )
-    index = {name: matched[f"camera {name}"][fresh] for name in frame_stamps_s}
+    index = {name: matched[f"camera {name}"][whole] for name in frame_stamps_s}
     states = None
     if arm_states:
-        states = _measured([arm_states[i] for i in matched["arm_state"][fresh]])
+        states = _measured([arm_states[i] for i in matched["arm_state"][whole]])
         if not np.isfinite(states).all():
             refusals.append("a measured pose is not finite")
     rows = Rows(
-        actions=values[fresh],
+        actions=values[whole],
         states=states,
-        observation_s=observation_s[fresh],
-        command_s=command_s[fresh],
+        observation_s=observation_s[whole],
+        command_s=command_s[whole],
         frame_index=index,
         frame_s={name: frame_stamps_s[name][chosen] for name, chosen in index.items()},
     )
-    report |= _timing(rows, dropped, int((answered_s[fresh] <= 0).sum()))
+    report["dropped"] = len(report["dropped_s"])
+    report |= _timing(rows, int((answered_s[whole] <= 0).sum()))
     refusals += _judge(report, control_rate_hz, limits)
     result = RowReport(**report, refusals=tuple(refusals))
     return (None if refusals else rows), result
+
+
+def longest_run(wanted_T: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the places lie in the longest run of wanted ones, the first of several; none where none is."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted_T, [False]]).astype(int)))
+    longest = np.zeros(len(wanted_T), dtype=bool)
+    if len(edges):
+        starts, stops = edges[::2], edges[1::2]
+        place = np.argmax(stops - starts)
+        longest[starts[place] : stops[place]] = True
+    return longest
+
+
+def at_times(times_s: Sequence[float], shown: int = 5) -> str:
+    """Say how many there are and when the first of them were, such as "2 (at 3.40, 3.60 s)"."""
+    if not len(times_s):
+        return "0"
+    listed = ", ".join(f"{time_s:.2f}" for time_s in times_s[:shown])
+    return f"{len(times_s)} (at {listed}{' ...' if len(times_s) > shown else ''} s)"
 
 
 def achieved_rows(rows: Rows) -> Rows:
@@ -280,13 +314,12 @@ def _measured(states: Sequence[Any]) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64).reshape(-1, 7)
 
 
-def _timing(rows: Rows, dropped: int, without_observation: int) -> dict[str, Any]:
+def _timing(rows: Rows, without_observation: int) -> dict[str, Any]:
     gaps_s = np.diff(rows.observation_s)
     ages_s = np.concatenate([rows.observation_s - stamps for stamps in rows.frame_s.values()])
     first_camera = next(iter(rows.frame_index.values()))
     return {
         "rows": len(rows.actions),
-        "dropped": dropped,
         "without_observation": without_observation,
         "repeated_frames": int((np.diff(first_camera) == 0).sum()),
         "rate_hz": float(1 / np.median(gaps_s))

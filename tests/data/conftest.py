@@ -144,6 +144,7 @@ class RecordingPlan:
         self.camera_rate_hz = 20.0
         self.camera_offset_s = 0.0
         self.camera_until_s = 1e9
+        self.camera_gap_s = (0.0, 0.0)
         self.size_px = contract.cameras["front"].width_px
         self.encoding = "jpeg"
         self.refused = ()
@@ -241,7 +242,9 @@ class RecordingPlan:
                 events.append((now_s, "arm_state", self.arm(now_s, applied)))
         for number in range(int((end_s - self.start_s + 0.1) * self.camera_rate_hz)):
             now_s = self.start_s - 0.1 + number / self.camera_rate_hz
-            if now_s < self.start_s + self.camera_until_s:
+            after_s = now_s - self.start_s
+            silent = self.camera_gap_s[0] < after_s < self.camera_gap_s[1]
+            if after_s < self.camera_until_s and not silent:
                 events.append((now_s + 0.01, "picture", self.picture(number, now_s)))
         return sorted(events, key=lambda event: event[0])
 

@@ -122,14 +122,17 @@ def test_a_replayed_recording_obeys_the_reviewer(tmp_path, plan):
         read_replay(path)
 
 
-def test_a_recording_with_holes_is_not_replayed(tmp_path, plan):
+def test_a_recording_with_a_hole_is_replayed_only_up_to_it(tmp_path, plan):
     plan.steps = 40
     plan.camera_until_s = 7.45  # the last delta has no fresh frame; an export bears that
     plan.write(tmp_path / "a.mcap")
-    (report,) = export_recordings(tmp_path, tmp_path / "set")
-    assert (report.accepted, report.rows.dropped) == (True, 1)
-    with pytest.raises(DataError, match="1 deltas that the arm applied lack a fresh frame"):
-        read_replay(tmp_path / "a.mcap")
+    assert len(read_replay(tmp_path / "a.mcap").actions) == 39
+    plan.camera_until_s, plan.camera_gap_s = 1e9, (3.06, 3.44)
+    plan.write(tmp_path / "b.mcap")
+    with pytest.raises(DataError, match=r"1 \(at 3.53 s\) of 40 applied deltas have no frame"):
+        read_replay(tmp_path / "b.mcap")
+    add_mark(tmp_path, Mark(episode="b.mcap", last_s=3.5))
+    assert len(read_replay(tmp_path / "b.mcap").actions) == 17
 
 
 def test_nothing_left_after_trimming_is_a_refusal(tmp_path, plan):

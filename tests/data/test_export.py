@@ -4,9 +4,10 @@
 import numpy as np
 import pytest
 
+from lapa_core.data.commands import ExportConfig, main
 from lapa_core.data.episode import open_source
 from lapa_core.data.export import export_recordings
-from lapa_core.data.recorded_rows import RowLimits, newest_before
+from lapa_core.data.recorded_rows import RowLimits, longest_run, newest_before
 from lapa_core.errors import DataError
 from lapa_core.robot.contract import load_contract
 
@@ -201,3 +202,53 @@ def test_newest_before_takes_the_frame_of_the_instant_itself_after_a_float_round
     index, age_s = newest_before(stamps_s, np.nextafter(stamps_s, 0.0)[1:])
     assert index.tolist() == [1]
     assert age_s.tolist() == [0.0]
+
+
+HOLE_S = (7.06, 7.44)
+"""Without a picture in between, the delta that answers 7.4 s, number 37, has none that is fresh."""
+
+
+def test_no_applied_delta_is_missing_between_two_rows(tmp_path, plan):
+    """A chunk of actions across the hole would leave out a move that the arm made."""
+    plan.steps, plan.camera_gap_s = 80, HOLE_S
+    plan.write(tmp_path / "a.mcap")
+    reports = []
+    with pytest.raises(DataError, match="none of 1 recordings"):
+        export(tmp_path, tmp_path / "set", on_report=reports.append)
+    assert "1 (at 7.53 s) of 80 applied deltas have no frame" in reports[0].line()
+    assert "38 with those that they part from the rest" in reports[0].line()
+
+    half = RowLimits(max_dropped_fraction=0.5, max_saturated_share=1.0)
+    (report,) = export(tmp_path, tmp_path / "set", limits=half)
+    assert (report.rows.rows, report.rows.dropped, report.rows.parted) == (42, 1, 37)
+    assert "1 (at 7.53 s) dropped, 37 parted from the rows by those" in report.line()
+    actions = open_source(tmp_path / "set").episode(0).actions
+    np.testing.assert_allclose(actions[:, 0], 0.001 * np.arange(38, 80), atol=1e-7)
+
+
+def test_a_hole_near_the_end_costs_the_end(tmp_path, plan, capsys):
+    plan.steps, plan.camera_gap_s = 40, HOLE_S
+    plan.write(tmp_path / "a.mcap")
+    limits = RowLimits(max_dropped_fraction=0.1)
+    main(ExportConfig(recordings=tmp_path, out=tmp_path / "set", limits=limits))
+    printed = capsys.readouterr().out
+    assert "3 of 40 applied deltas were left out, of 1 episodes" in printed
+    actions = open_source(tmp_path / "set").episode(0).actions
+    np.testing.assert_allclose(actions[:, 0], 0.001 * np.arange(37), atol=1e-7)
+
+
+def test_achieved_deltas_do_not_bridge_a_hole(tmp_path, plan):
+    plan.steps, plan.camera_gap_s = 40, HOLE_S
+    plan.write(tmp_path / "a.mcap")
+    limits = RowLimits(max_dropped_fraction=0.1)
+    export(tmp_path, tmp_path / "set", limits=limits, actions="achieved")
+    actions = open_source(tmp_path / "set").episode(0).actions
+    np.testing.assert_allclose(actions[:, 0], 0.2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "run"), [("", ""), ("000", "000"), ("111", "111"), ("0110", "0110"), ("101", "100"), ("1011", "0011")]
+)  # fmt: skip
+def test_the_longest_run(wanted, run):
+    found = longest_run(np.array([c == "1" for c in wanted], dtype=bool))
+    assert "".join("01"[int(one)] for one in found) == run

@@ -217,7 +217,10 @@ class SessionParams:
         high=1.0,
     )
     max_dropped_fraction: float = param(
-        0.05, "Largest share of its deltas without a fresh frame or pose [1].", low=0.0, high=0.9
+        0.05,
+        "Largest share of its deltas left out for want of a fresh frame or pose [1].",
+        low=0.0,
+        high=0.9,
     )
     min_rows: int = param(2, "Fewest rows of a kept episode [1].", low=1, high=10000)
     max_still_share: float = param(
