@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lapa_core.data.curation import CURATION_NAME, Mark, decisions_elsewhere, load_marks
+from lapa_core.data.liveliness import at_cap, stands_still
 from lapa_core.data.mcap_episode import Recording, read_recording
 from lapa_core.data.recorded_rows import RowLimits, RowReport, Rows, at_times, build_rows
 from lapa_core.errors import ContractError, DataError
@@ -24,10 +24,6 @@ _UNFINISHED = (
     "it is unfinished: stop its recorder, or if that was killed, recover it (--recover, or start the "
     "recorder node, which does so)"
 )
-_STILL_M, _STILL_RAD, _STILL_GRIPPER = 1e-3, 5e-3, 0.02
-"""A row that moves less than all of these stands still."""
-_AT_CAP = 0.99
-"""Share of a cap from which a delta counts as saturated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +173,8 @@ def judge(
     )
     still = saturated = float("nan")
     if rows is not None:
-        still, saturated = _still_share(rows), _saturated_share(rows, contract)
+        still = float(stands_still(rows.actions).mean())
+        saturated = float(at_cap(rows.actions, contract).mean())
         refusals += _unlively(still, saturated, limits)
     lost = recording.metadata.get("num_dropped") or {}
     report = EpisodeReport(
@@ -212,27 +209,6 @@ def _span(recording: Recording, mark: Mark | None) -> tuple[float, float]:
         return -np.inf, np.inf
     start_s = first_picture_s(recording)
     return start_s + mark.first_s, np.inf if mark.last_s is None else start_s + mark.last_s
-
-
-def _still_share(rows: Rows) -> float:
-    actions = rows.actions
-    gripper = np.abs(np.diff(actions[:, 6], prepend=actions[:1, 6]))
-    still = (
-        (_length(actions[:, :3]) < _STILL_M)
-        & (_length(actions[:, 3:6]) < _STILL_RAD)
-        & (gripper < _STILL_GRIPPER)
-    )
-    return float(still.mean())
-
-
-def _saturated_share(rows: Rows, contract: RobotContract) -> float:
-    moves = _length(rows.actions[:, :3]) >= _AT_CAP * contract.max_translation_m
-    turns = _length(rows.actions[:, 3:6]) >= _AT_CAP * contract.max_rotation_rad
-    return float((moves | turns).mean())
-
-
-def _length(vectors_T3: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.linalg.norm(vectors_T3, axis=1)
 
 
 def _unlively(still: float, saturated: float, limits: RowLimits) -> list[str]:
