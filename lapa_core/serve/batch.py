@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.errors import LapaError, ServerError
-from lapa_core.policy import Decision, Engine
+from lapa_core.errors import ContractError, LapaError, ServerError
+from lapa_core.policy import Decision, Engine, ManyInputsEngine
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,11 @@ class Batcher:
         try:
             decisions = self._decide([each.asked for each in taken])
         except LapaError as error:
-            _fail(taken, error)
+            if len(taken) == 1:
+                _fail(taken, error)
+                return
+            for pending in taken:  # each alone says whose fault it is
+                self._answer([pending])
             return
         except Exception:  # the thread's boundary: one bad pass must not end the server
             log.exception("the model failed on %d requests", len(taken))
@@ -135,10 +139,18 @@ class Batcher:
 
     def _decide(self, asked: list[Asked]) -> list[Decision]:
         if not isinstance(self._engine, BatchEngine):
-            return [self._engine.step(each.frame_SS3, each.instruction) for each in asked]
+            return [_decide_one(self._engine, each) for each in asked]
         frames, instructions, extras = zip(*asked, strict=True)
         extra = {name: np.stack([each[name] for each in extras]) for name in extras[0]}
         return self._engine.step_many(np.stack(frames), instructions, extra)
+
+
+def _decide_one(engine: Engine, asked: Asked) -> Decision:
+    if not asked.extra:
+        return engine.step(asked.frame_SS3, asked.instruction)
+    if not isinstance(engine, ManyInputsEngine):
+        raise ContractError(f"{sorted(asked.extra)} are given, but this policy takes none of them")
+    return engine.step_with(asked.frame_SS3, asked.instruction, asked.extra)
 
 
 def _dropped(pending: _Pending) -> bool:

@@ -171,9 +171,11 @@ def _state(value: Any, size: int) -> NDArray[np.float32]:
     if numbers is None or numbers.dtype.kind != "f" or numbers.shape != (size,):
         shown = type(value).__name__ if numbers is None else f"{numbers.dtype} {numbers.shape}"
         raise DataError(f"{STATE} is {shown}; an array of {size} floats is needed")
-    if not np.isfinite(numbers).all():
-        raise DataError(f"{STATE} is {numbers.tolist()}; every number must be finite")
-    return numbers.astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused
+        rounded = numbers.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise DataError(f"{STATE} is {numbers.tolist()}; every number must be finite as float32")
+    return rounded
 
 
 def _words(value: Any) -> str:

@@ -63,6 +63,7 @@ def test_openpi_clients_send_the_wrist_camera_under_its_own_key(echo):
         ({"state": STATE}, r"lacks \['observation/wrist_image'\]"),
         ({"wrist": WRIST, "state": STATE[:2]}, r"float32 \(2,\); an array of 3 floats"),
         ({"wrist": WRIST, "state": STATE * np.nan}, "must be finite"),
+        ({"wrist": WRIST, "state": STATE.astype(float) * 1e300}, "must be finite"),
         ({"wrist": WRIST, "state": np.zeros(3, int)}, "an array of 3 floats"),
     ],
 )

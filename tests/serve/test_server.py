@@ -23,6 +23,7 @@ from tests.serve.tools import (
     BINS,
     SIDE,
     Echo,
+    decision,
     local,
     openpi_array,
     openpi_client,
@@ -222,6 +223,41 @@ def test_requests_of_several_clients_share_a_pass(echo):
     for image, answer in zip(images, answers, strict=True):
         assert answer["server_timing"]["batch"] == 4
         assert np.array_equal(read_array(answer["actions"])[0], BINS.decode(Echo.bins(image, "x")))
+
+
+def test_a_question_that_the_model_refuses_costs_the_others_in_its_pass_nothing(echo):
+    class Picky(Echo):
+        def step_many(self, frames, instructions, extra=None):
+            if "too long" in instructions:
+                self.asked.append(list(instructions))
+                raise DataError("use fewer words")
+            return super().step_many(frames, instructions, extra)
+
+    picky = Picky()
+    with serving(picky, max_batch=3, wait_s=10.0) as address, ExitStack() as clients:
+        three = [clients.enter_context(openpi_client(address)) for _ in range(3)]
+        for client, words in zip(three, ("x", "too long", "yy"), strict=True):
+            client.send(openpi_request(GRAY, words))
+        assert refusal(three[1]) == "use fewer words"
+        for client, words in ((three[0], "x"), (three[2], "yy")):
+            actions = read_array(msgpack.unpackb(client.recv(timeout=10))["actions"])
+            assert np.array_equal(actions[0], BINS.decode(Echo.bins(GRAY[:SIDE, :SIDE], words)))
+    assert sorted(picky.asked[0]) == ["too long", "x", "yy"]
+
+
+def test_what_is_beside_the_frame_reaches_an_engine_that_takes_one_at_a_time():
+    class Single:
+        def step(self, frame, instruction):
+            raise AssertionError("the state is lost")
+
+        def step_with(self, frame, instruction, extra):
+            return decision(np.full(7, int(extra["state"][0])), None)
+
+    batcher = Batcher(Single(), max_batch=4, wait_s=0.0)
+    asked = Asked(np.zeros((SIDE, SIDE, 3), np.uint8), "push it", {"state": np.ones(1)})
+    decided, _ = batcher.ask(asked, lambda: False)
+    batcher.close()
+    assert decided.bins_7.tolist() == [1] * 7
 
 
 def test_a_request_whose_client_has_left_is_not_thought_about(echo):
