@@ -32,3 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be served on: {error.strerror}; give another --port, or 0 for a free one"
         ) from error
     return taken
+
+
+def place(host: str, taken: socket.socket) -> str:
+    """Return host:port of a listening socket as an address holds them; IPv6 in brackets."""
+    return f"{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"

@@ -19,7 +19,8 @@ class ServeConfig:
     """Answer openpi's clients, or a robot PC without a GPU, over a websocket (openpi's protocol: msgpack with arrays).
 
     A request is {"observation/image": a (H, W, 3) uint8 RGB array or the bytes of a JPEG or PNG file, "prompt": words};
-    the answer holds "actions" (1, 7): dx, dy, dz [m], a rotation vector [rad], gripper 0 closed to 1 open.
+    the answer holds "actions" (H, 7), H = 1 or the chunk of a continuous head: dx, dy, dz [m], a rotation vector [rad],
+    gripper 0 closed to 1 open.
     `curl http://HOST:PORT/healthz` says OK. SIGTERM or Ctrl-C answers what is under way and ends.
     """
 

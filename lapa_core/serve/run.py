@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 
-from lapa_core.listen import listen
+from lapa_core.listen import listen, place
 from lapa_core.policy import Policy
 from lapa_core.serve.answer import Session
 from lapa_core.serve.batch import Batcher
@@ -56,7 +56,6 @@ def main(config: ServeConfig) -> None:
         seed=config.seed,
         compile=config.compile,
     )
-    address = f"ws://{config.host}:{taken.getsockname()[1]}"
-    print(f"policy server: {address}  (Ctrl-C ends it)", flush=True)
+    print(f"policy server: ws://{place(config.host, taken)}  (Ctrl-C ends it)", flush=True)
     asyncio.run(serve_policy(policy, config, taken))
     print("stopped")

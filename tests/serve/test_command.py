@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from lapa_core.errors import ContractError
+from lapa_core.listen import listen, place
 from lapa_core.policy import Policy
 from lapa_core.serve import ServeConfig
 from lapa_core.serve.config import TOKEN_VARIABLE
@@ -111,6 +113,17 @@ def test_an_address_that_others_can_reach_needs_a_token(monkeypatch, tmp_path):
     assert ServeConfig(host="0.0.0.0", token_file=file).token() == "secret"
     monkeypatch.setenv(TOKEN_VARIABLE, "other")
     assert ServeConfig(host="0.0.0.0").token() == "other"
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("gpu.lab", "gpu.lab"), ("::1", "[::1]")]
+)
+def test_the_printed_address_is_one_that_clients_take(host, shown):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert place(host, taken) == f"{shown}:{port}"
+        parts = urlsplit(f"ws://{place(host, taken)}")
+    assert (parts.hostname, parts.port) == (host, port)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ class DataReviewConfig:
 def main(config: DataReviewConfig) -> None:
     """Serve the page until Ctrl-C; recordings are read one after another while it is open already."""
     from lapa_core.data.review.server import Review, ReviewPage
-    from lapa_core.listen import listen
+    from lapa_core.listen import listen, place
     from lapa_core.local_page import serve
 
     review = Review(replace(config, recordings=config.recordings.resolve()))
     taken = listen(config.host, config.port)
     threading.Thread(target=review.read_all, name="read recordings", daemon=True).start()
-    print(f"review: http://{config.host}:{taken.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+    print(f"review: http://{place(config.host, taken)}  (Ctrl-C ends it)", flush=True)
     serve(ReviewPage(review).application(config.host), taken)
     print(f"stopped; {review.summary()}")
