@@ -44,10 +44,16 @@ class ArmController:
     A delta that is refused changes nothing: the arm finishes the move it is in and stays there.
     """
 
-    def __init__(self, contract: RobotContract):
-        """Start at the contract's ready pose."""
+    def __init__(self, contract: RobotContract, lead_s: float = 0.0):
+        """Start at the contract's ready pose.
+
+        Args:
+            contract: the robot's.
+            lead_s: how far ahead of a time its targets are, for an arm that takes as long to follow them [s].
+        """
         self.contract = contract
         self.model = contract.arm
+        self._lead_s = lead_s
         self.reset(np.array(contract.ready_joints_rad), contract.ready_gripper)
 
     def reset(self, joints_rad: Array, gripper: float) -> None:
@@ -106,7 +112,7 @@ class ArmController:
 
     def sample(self, now_s: float) -> Array:
         """Return the (6,) joint targets [rad] at time `now_s`: minimum jerk over the contract's interpolation time."""
-        share = (now_s - self._since_s) / self.contract.interpolation_s
+        share = (now_s + self._lead_s - self._since_s) / self.contract.interpolation_s
         return self._from_rad + (self._to_rad - self._from_rad) * minimum_jerk(share)
 
     def hold(self, measured_rad: Array) -> None:

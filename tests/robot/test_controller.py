@@ -88,6 +88,21 @@ def test_interpolation_starts_and_ends_at_rest_and_survives_interruption():
     assert np.allclose(path[-1], controller.sample(9.0))
 
 
+def test_a_lead_sends_every_target_earlier_and_a_motion_that_is_interrupted_never_turns_back():
+    plain, ahead = ArmController(CONTRACT), ArmController(CONTRACT, lead_s=0.02)
+    for controller in (plain, ahead):
+        controller.apply(move(x=0.02), 0.0)
+    times_s = np.arange(0.0, 0.3, 0.01)
+    for now_s in times_s:
+        np.testing.assert_allclose(ahead.sample(now_s), plain.sample(now_s + 0.02))
+    ahead.apply(move(x=0.02), 1.0)
+    before = ahead.sample(1.09)
+    ahead.apply(move(x=0.02), 1.09)
+    joint = int(np.abs(before - ahead.sample(9.0)).argmax())
+    path = np.array([before, *(ahead.sample(1.09 + step_s) for step_s in times_s)])[:, joint]
+    assert (np.diff(path) * np.sign(path[-1] - path[0]) >= -1e-12).all()
+
+
 def test_hold_commands_the_measured_joints_and_re_anchors():
     controller = ArmController(CONTRACT)
     controller.apply(move(x=0.04), 0.0)

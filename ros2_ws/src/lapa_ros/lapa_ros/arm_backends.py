@@ -38,11 +38,14 @@ class Backend(Protocol):
     Attributes:
         speed_limit_rad_s: the fastest that a joint's target may move [rad/s]; inf for an arm of the simulator, which
             is what policies were evaluated with.
+        lead_s: how far ahead targets are sent: what the arm takes to be where it was sent [s]; 0 for an arm of the
+            simulator, as in its environment.
         is_real: whether people can stand beside it: a motion that something blocks is then not tried again before a
             person has cleared the stop.
     """
 
     speed_limit_rad_s: float
+    lead_s: float
     is_real: bool
 
     def send(self, joints_rad: Array, gripper: float) -> None:
@@ -69,6 +72,7 @@ class NoMotors:
     """The part of a backend that only an arm of motors has."""
 
     is_real = False
+    lead_s = 0.0
 
     def poll(self) -> None:
         """Do nothing: there is nothing to set up or to watch."""

@@ -65,7 +65,7 @@ class JointMove:
 
 
 class ArmLogic:
-    """The state machine between deltas and a backend; `tick` runs at the contract's command rate.
+    """The state machine between deltas and a backend; `tick` runs at the contract's command rate, and with each delta.
 
     MAX_TRACKING_ERROR_RAD, MAX_ASTRAY_S: an arm whose joints stay further than this from their targets for this long
     is blocked, or was moved by something else (or its simulator was reset): the target is anchored anew where the
@@ -100,7 +100,7 @@ class ArmLogic:
         move_speed_rad_s: float,
     ):
         self.contract = contract
-        self.controller = ArmController(contract)
+        self.controller = ArmController(contract, backend.lead_s)
         self.mode, self.reason = Mode.WAITING, "no joint states yet"
         self.applied = self.refused = 0
         self.last: Command | None = None
@@ -112,8 +112,8 @@ class ArmLogic:
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
         self._blind, self._has_worked = True, False
-        self._slewed_rad: Array | None = None
-        self._last_applied_s = self._ticked_s = float("-inf")
+        self._slewed_rad = self.controller.sample(0.0)
+        self._last_applied_s = self._ticked_s = self._sent_s = float("-inf")
         self._asked_for_release_s = float("-inf")
         self._said_refusals: set[str] = set()
 
@@ -135,7 +135,11 @@ class ArmLogic:
         self._backend.poll()
 
     def command(self, command: Command, now_s: float) -> bool:
-        """Apply one delta, or refuse it and hold; return whether it was applied."""
+        """Apply one delta and send its first target at once, or refuse it and hold; return whether it was applied.
+
+        The gate bounds how many are applied, and `_slew` how far each target may be from the last one: a delta makes
+        the arm begin earlier, not move faster. A refusal sends nothing: there may be any number of them.
+        """
         try:
             self._sources.check(command.source, now_s)
             delta = self._gate.check(command, now_s, tracking=self.mode is Mode.TRACKING)
@@ -158,6 +162,7 @@ class ArmLogic:
         self._said_refusals &= {"source"}  # a policy goes on trying while a person has the arm
         if self.mode is not Mode.TRACKING:
             self._enter(Mode.TRACKING, f"following {command.source}", "info")
+        self.tick(now_s)
         return True
 
     def tick(self, now_s: float) -> None:
@@ -195,7 +200,8 @@ class ArmLogic:
         joints_rad = (
             self._move.sample(now_s) if self._move is not None else self.controller.sample(now_s)
         )
-        self.sent_rad = self._slewed_rad = self._slew(joints_rad)
+        self.sent_rad = self._slewed_rad = self._slew(joints_rad, now_s)
+        self._sent_s = now_s
         self._backend.send(self.sent_rad, self.controller.gripper)
 
     def stop(self) -> str:
@@ -388,11 +394,16 @@ class ArmLogic:
                 "start", f"the arm is close to singular ({smallest:.3f}); call ~/ready first"
             )
 
-    def _slew(self, joints_rad: Array) -> Array:
-        """Bound the step from the last target by the backend's joint speed, whatever the step's cause."""
-        if self._slewed_rad is None:
+    def _slew(self, joints_rad: Array, now_s: float) -> Array:
+        """Bound the step from the last target, or from where the arm is anchored, by the backend's joint speed.
+
+        The time since then counts, a period of the command rate at most: a node that stood still does not catch up.
+        """
+        limit_rad_s = self._backend.speed_limit_rad_s
+        if np.isinf(limit_rad_s):
             return joints_rad
-        most_rad = self._backend.speed_limit_rad_s / self.contract.command_rate_hz
+        since_s = min(max(now_s - self._sent_s, 0.0), 1.0 / self.contract.command_rate_hz)
+        most_rad = limit_rad_s * since_s
         return self._slewed_rad + np.clip(joints_rad - self._slewed_rad, -most_rad, most_rad)
 
     def _joints_problem(self, measured: Measurement, now_s: float) -> str:
@@ -440,13 +451,14 @@ class ArmLogic:
         self._enter(mode, reason, level)
 
     def _anchor(self, measured: Measurement, *, gripper: bool) -> None:
-        """Make the measured joints the target, at once: it is where the arm is.
+        """Make the measured joints the target, at once: it is where the arm is, and where the next step starts.
 
         A hold keeps the gripper's command, so that a grasp survives it; a stop also ends what the gripper does.
         """
         opening = measured.gripper if gripper else self.controller.gripper
         self.controller.reset(measured.joints_rad, opening)
-        self._slewed_rad = self._astray_since_s = None
+        self._slewed_rad = measured.joints_rad.copy()
+        self._astray_since_s = None
 
     def _enter(self, mode: Mode, reason: str, level: str) -> None:
         self.mode, self.reason = mode, reason

@@ -119,7 +119,9 @@ class InterbotixBackend(TopicBackend):
         """
         super().__init__(contract, self._command)
         self.speed_limit_rad_s = float(contract.arm.velocity_rad_s.min())
-        # A profile a little longer than the period of the targets, so that one motion blends into the next.
+        # A profile a little longer than the period of the targets, so that one motion blends into the next: the
+        # motors are where they were sent a period later.
+        self.lead_s = 1.0 / contract.command_rate_hz
         self._profile_ms = {
             "Profile_Velocity": round(1250 / contract.command_rate_hz),
             "Profile_Acceleration": round(500 / contract.command_rate_hz),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interbotix backend against fake motors: set-up, streaming, gripper, faults, and how fast each is noticed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_rig import Rig
@@ -45,9 +47,56 @@ def test_commands_move_the_motors_where_they_say(any_contract, clock):
 def test_targets_are_streamed_at_the_command_rate_and_none_is_faster_than_a_joint(rig):
     rig.link.group.clear()
     rig.steps(5, x=0.05)
-    assert len(rig.link.group) == 50
+    assert len(rig.link.group) == 50 + 5, "and once with each delta"
     steps_rad = np.abs(np.diff(rig.link.group, axis=0))
     assert steps_rad.max() <= np.pi / rig.contract.command_rate_hz + 1e-9
+
+
+def test_the_first_target_after_a_hold_is_one_tick_from_where_the_arm_is(clock):
+    """Regression pinned: a target after a hold was not bounded; with a short `interpolation_s` it was a jump."""
+    rig = Rig(replace(load_contract("wx250s"), interpolation_s=0.01), clock)
+    rig.logic.hold()
+    rig.run(0.01)
+    assert rig.command(x=0.05)
+    step_rad = np.abs(np.array(rig.link.group[-1]) - rig.joints_rad()).max()
+    assert 0.0 < step_rad <= np.pi * 0.01 + 1e-9
+
+
+def test_a_delta_between_two_ticks_is_answered_at_once_and_no_faster_than_a_joint(clock):
+    rig = Rig(replace(load_contract("wx250s"), interpolation_s=0.01), clock)
+    rig.steps(1)
+    for _ in range(3):  # the second comes before the first one's motion is at its end
+        rig.run(0.01)
+        rig.link.group.clear()
+        last_rad = rig.logic.sent_rad
+        assert rig.command(x=0.05)
+        assert len(rig.link.group) == 1
+        step_rad = np.abs(np.array(rig.link.group[0]) - last_rad).max()
+        assert 0.0 < step_rad <= np.pi * 0.01 + 1e-9
+        rig.run(0.02)
+        rig.run(0.4, until=lambda: len(rig.link.group) > 18)
+    rig.link.group.clear()
+    assert not rig.command(x=0.2)
+    assert rig.link.group == [], (
+        "a refusal is answered by the next tick: there may be a flood of them"
+    )
+
+
+def half_way_s(rig):
+    """Return how long a delta takes to move the motors half of its way [s]."""
+    rig.run(0.01)  # between two ticks
+    before_m = forward_kinematics(rig.contract.arm, rig.joints_rad())[0, 3]
+    assert rig.command(x=0.02)
+    return rig.run(
+        0.3,
+        lambda: forward_kinematics(rig.contract.arm, rig.joints_rad())[0, 3] - before_m > 0.01,
+    )
+
+
+def test_motors_are_where_the_controller_wants_them_little_later(rig):
+    """Half of the way takes half of `interpolation_s`, the bus's delay and the rest of a motor's profile; a target
+    that is sent for the present instead of the next tick made it 20 ms more."""
+    assert half_way_s(rig) <= rig.contract.interpolation_s / 2.0 + 0.03 + 1e-6
 
 
 def test_nothing_is_sent_before_the_set_up_is_complete(clock):
