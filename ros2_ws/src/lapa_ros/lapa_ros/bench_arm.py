@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lapa bench arm`: from a delta to the joint command that carries it, through the arm node, over real DDS.
+"""`lapa bench arm`: from a delta to the joint command that carries it, and to the arm, over real DDS.
 
-The arm node is a process of its own. Joint states come from here at 100 Hz and follow its commands, so that nothing but
-the node and the middleware is measured.
+The arm node runs as on an arm of motors, with the backend `interbotix`, against the fake driver; each is a process of
+its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,19 +34,20 @@ from lapa_core.errors import ContractError
 from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_core.ros_env import free_domain_id
 from lapa_ros import qos
-from lapa_ros.arm_backends import GRIPPER
 from lapa_ros.deltas import to_message
+from lapa_ros.interbotix_link import load_interfaces
 from lapa_ros.remote import wait_until
 
 _STEP_M = 0.01
-"""Length of a delta; they go to and fro [m]."""
+"""Length of a delta; they go to and fro, sideways, which turns the waist [m]."""
+_MESSAGES = "lapa_xs_msgs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchArmConfig:
-    """Send deltas at the contract's control rate and time the joint commands that answer them."""
+    """Send deltas at the contract's control rate; time the joint commands that answer them, and the arm."""
 
-    contract: str = "wx250s_sim"
+    contract: str = "wx250s"
     """Robot contract, a name or a path; says the control and the command rate."""
     deltas: int = 200
     """Deltas to send."""
@@ -55,62 +58,63 @@ class BenchArmConfig:
 
 
 class _Rig(Node):
-    """Stands for the arm, and for the source of deltas."""
+    """Sends deltas, and listens to what the arm node sends to the driver and the driver says.
+
+    Attributes:
+        state: the newest arm state.
+        answered_s: when the joint command came that differs from the one before the last delta; NaN before [s].
+        waist: times [s] and measured positions [rad] of the waist.
+    """
 
     def __init__(self, contract: RobotContract):
         super().__init__("bench_arm")
         self._contract = contract
         self.state: ArmState | None = None
         self.answered_s = float("nan")
-        self._target = [*contract.ready_joints_rad, contract.ready_gripper]
-        self._joints = list(self._target)
+        self.waist: list[tuple[float, float]] = []
+        self._target: list[float] | None = None
         self._waits_for: list[float] | None = None
         self._deltas = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
-        self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
-        self.create_subscription(JointState, "joint_commands", self._on_command, qos.JOINT_COMMANDS)
+        messages, _ = load_interfaces(_MESSAGES)
+        self.create_subscription(
+            messages.JointGroupCommand, "commands/joint_group", self._on_command, qos.JOINT_STATES
+        )
+        self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
         self.create_subscription(ArmState, "arm_state", self._on_state, qos.STATE)
-        self.create_timer(0.01, self._send_states)
 
     def send(self, number: int) -> float:
-        """Send a delta and return when, by the monotonic clock [s]; `answered_s` is set by its joint command."""
+        """Send a delta and return when, by the monotonic clock [s]."""
         step_m = _STEP_M if number % 2 else -_STEP_M
         now_s = self.get_clock().now().nanoseconds * 1e-9
         message = to_message(
-            EndEffectorDelta.from_array((0, step_m, 0, 0, 0, 0, 0)), source="policy", sequence=number + 1,
+            EndEffectorDelta.from_array((0, step_m, 0, 0, 0, 0, 1)), source="policy", sequence=number + 1,
             stamp_s=now_s, observation_s=now_s, contract_hash=self._contract.hash,
         )  # fmt: skip
-        self.answered_s, self._waits_for = float("nan"), list(self._target)
+        self.answered_s, self._waits_for = float("nan"), self._target
         sent_s = time.monotonic()
         self._deltas.publish(message)
         return sent_s
 
-    def _on_command(self, message: JointState) -> None:
+    def _on_command(self, message: Any) -> None:
         now_s = time.monotonic()
-        target = list(message.position)
-        moved = self._waits_for is not None and any(
-            abs(a - b) > 1e-9 for a, b in zip(target, self._waits_for, strict=True)
-        )
-        if moved:
+        target = list(message.cmd)
+        if self._waits_for is not None and target != self._waits_for:
             self.answered_s, self._waits_for = now_s, None
         self._target = target
+
+    def _on_joints(self, message: JointState) -> None:
+        self.waist.append((time.monotonic(), message.position[message.name.index("waist")]))
 
     def _on_state(self, state: ArmState) -> None:
         self.state = state
 
-    def _send_states(self) -> None:
-        model = self._contract.arm
-        closed_m, open_m = model.finger_gap_m
-        self._joints = list(self._target)
-        gap_m = closed_m + self._joints[6] * (open_m - closed_m)
-        message = JointState(
-            name=[*model.joint_names, GRIPPER], position=[*self._joints[:6], gap_m]
-        )
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._states.publish(message)
-
 
 def measure(config: BenchArmConfig) -> dict[str, Any]:
-    """Run in a ROS domain of its own and return the figures."""
+    """Run in a ROS domain of its own and return the figures.
+
+    Raises:
+        GraphError: the arm node does not hold, or a delta is not answered by a joint command.
+    """
     contract = load_contract(config.contract)
     os.environ["ROS_DOMAIN_ID"] = str(free_domain_id())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -119,52 +123,84 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
     executor.add_node(rig)
     thread = threading.Thread(target=_spin, args=(executor, stop.is_set), daemon=True)
     thread.start()
-    arguments = ["-p", f"contract:={config.contract}", "-p", "backend:=sim"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    driver = {"contract": config.contract, "messages": _MESSAGES, "start": "ready"}
+    arm = {"contract": config.contract, "driver_messages": _MESSAGES, "backend": "interbotix"}
     try:
-        latency_s = _latencies(rig, contract, config.deltas, stop)
-        refused = rig.state.refused if rig.state is not None else -1
+        with _process("fake_driver.node", driver), _process("arm_node", arm):
+            sent_s, command_s = _send_deltas(rig, contract, config.deltas, stop)
+            refused = rig.state.refused if rig.state is not None else -1
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20.0)
         stop.set()
         thread.join(5.0)
         executor.remove_node(rig)
         rig.destroy_node()
         rclpy.try_shutdown()
-    latency_ms = 1e3 * latency_s
-    figures = {
-        "p50": np.median(latency_ms),
-        "p99": np.percentile(latency_ms, 99),
-        "max": latency_ms.max(),
-    }
+    half_way_s = _half_way(np.array(rig.waist), sent_s)
     return {
         "bench": "arm",
         "config": asdict(config),
         "command_rate_hz": contract.command_rate_hz,
-        "deltas": len(latency_s),
+        "interpolation_ms": 1e3 * contract.interpolation_s,
+        "deltas": len(sent_s),
         "refused": int(refused),
-        "latency_ms": {name: round(float(value), 2) for name, value in figures.items()},
+        "command_ms": _figures(command_s - sent_s),
+        "half_way_ms": _figures(half_way_s - sent_s[:-1]),
     }
 
 
-def _latencies(rig: _Rig, contract: RobotContract, count: int, stop: threading.Event) -> np.ndarray:
+@contextmanager
+def _process(module: str, params: dict[str, str]) -> Iterator[None]:
+    given = [word for name, value in params.items() for word in ("-p", f"{name}:={value}")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"lapa_ros.{module}", "--ros-args", *given],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20.0)
+
+
+def _send_deltas(
+    rig: _Rig, contract: RobotContract, count: int, stop: threading.Event
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return when each delta was sent and when its joint command came, both (count,) [s]."""
     holding = ArmState.MODE_HOLDING
     wait_until(
         lambda: rig.state is not None and rig.state.mode == holding, "the arm node", 30.0, stop
     )
-    latency_s = []
+    sent_s, command_s = [], []
     for number in tqdm(range(count), desc="deltas", unit="delta"):
-        begin_s = rig.send(number)
+        sent_s.append(rig.send(number))
         wait_until(lambda: rig.answered_s == rig.answered_s, "a joint command", 1.0, stop)
-        latency_s.append(rig.answered_s - begin_s)
+        command_s.append(rig.answered_s)
         jitter_s = 0.003 * (number % 7)  # so that deltas meet every phase of the node's timer
-        time.sleep(max(0.0, begin_s + 1.0 / contract.control_rate_hz + jitter_s - time.monotonic()))
-    return np.array(latency_s)
+        next_s = sent_s[-1] + 1.0 / contract.control_rate_hz + jitter_s
+        time.sleep(max(0.0, next_s - time.monotonic()))
+    return np.array(sent_s), np.array(command_s)
+
+
+def _half_way(waist: np.ndarray, sent_s: np.ndarray) -> np.ndarray:
+    """Return when the waist was half-way from where it was at each delta to where it was at the next [s]."""
+    times_s, positions_rad = waist.T
+    half_way_s = []
+    for begin_s, end_s in pairwise(sent_s):
+        within = (times_s >= begin_s) & (times_s <= end_s)
+        done_rad = np.abs(positions_rad[within] - np.interp(begin_s, times_s, positions_rad))
+        half_way_s.append(np.interp(done_rad[-1] / 2.0, done_rad, times_s[within]))
+    return np.array(half_way_s)
+
+
+def _figures(seconds: np.ndarray) -> dict[str, float]:
+    milliseconds = 1e3 * seconds
+    figures = {
+        "p50": np.median(milliseconds),
+        "p99": np.percentile(milliseconds, 99),
+        "max": milliseconds.max(),
+    }
+    return {name: round(float(value), 2) for name, value in figures.items()}
 
 
 def _spin(executor: SingleThreadedExecutor, stopped: Callable[[], bool]) -> None:
