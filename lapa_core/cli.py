@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from lapa_core import __version__
-from lapa_core.errors import LapaError
+from lapa_core.errors import ContractError, LapaError
 from lapa_core.ros_env import enter_workspace
+from lapa_core.terminal import passing_note
 
 
 class Verb(NamedTuple):
@@ -208,30 +210,55 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(verb: Verb, arguments: list[str]) -> None:
-    """Parse `arguments` into the verb's config (or one of its presets) and run it."""
-    import tyro
+    """Parse `arguments` into the verb's config (or one of its presets) and run it.
 
-    module_name, config_name = verb.config.split(":")
+    Raises:
+        ContractError: the verb has presets, and the first argument is none of them.
+    """
+    module_name = verb.config.partition(":")[0]
     if module_name.startswith("lapa_ros."):
         enter_workspace()
-    module = importlib.import_module(module_name)
-    program = f"lapa {verb.words}"
-    presets = getattr(module, "PRESETS", None)
-    if presets is None:
-        config = tyro.cli(getattr(module, config_name), prog=program, args=arguments)
-    else:
-        notes = getattr(module, "PRESET_NOTES", {})
-        choices = {
-            name: (notes.get(name) or preset.__doc__ or name, preset)
-            for name, preset in presets.items()
-        }
-        config = tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
+    with passing_note(f"lapa {verb.words}: loading"):  # torch alone takes seconds
+        module = importlib.import_module(module_name)
+    config = _parse(verb, module, arguments)
     elsewhere = getattr(config, "ray", "") or getattr(config, "dry_run", False)
     if getattr(config, "device", "cpu") != "cpu" and not elsewhere:
         from lapa_core.train.device import check_device
 
         check_device(config.device)
     module.main(config)
+
+
+def _parse(verb: Verb, module: ModuleType, arguments: list[str]) -> Any:
+    """Return the verb's config, from the preset that the first argument names where the module has presets."""
+    import tyro
+
+    program = f"lapa {verb.words}"
+    presets = getattr(module, "PRESETS", None)
+    if presets is None:
+        return tyro.cli(
+            getattr(module, verb.config.partition(":")[2]), prog=program, args=arguments
+        )
+    notes = getattr(module, "PRESET_NOTES", {})
+    if arguments[:1] in (["-h"], ["--help"]):
+        choices = {name: (notes.get(name, name), preset) for name, preset in presets.items()}
+        return tyro.extras.overridable_config_cli(choices, prog=program, args=arguments)
+    asked = arguments[0].replace("-", "_") if arguments else ""
+    if asked not in presets:
+        raise ContractError(_no_preset(arguments, list(presets)))
+    return tyro.cli(
+        type(presets[asked]), default=presets[asked], prog=f"{program} {asked}",
+        description=notes.get(asked), args=arguments[1:], config=(tyro.conf.AvoidSubcommands,),
+    )  # fmt: skip
+
+
+def _no_preset(arguments: list[str], presets: list[str]) -> str:
+    known = f"there are {', '.join(presets)}"
+    if not arguments:
+        return f"a preset is missing; {known}"
+    close = difflib.get_close_matches(arguments[0], presets, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"a preset comes first, and {arguments[0]!r} is none; {hint}{known}"
 
 
 def _find(words: list[str]) -> Verb:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The terminal that `lapa up` was started in, for a child that reads keys although it lives in a session of its own."""
+"""The terminal that a command was started in.
+
+A note on it passes; a child of `lapa up` reads its keys although it lives in a session of its own.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +34,18 @@ def kept_terminal() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, settings)
+
+
+@contextmanager
+def passing_note(text: str) -> Iterator[None]:
+    """Show a line on a terminal while something takes its time, and take it away again."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write(f"{text} ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

@@ -2,12 +2,25 @@
 """The command line: every verb exists and explains itself; wrong words get help, not a traceback."""
 
 import importlib
+import io
 import subprocess
 import sys
 
 import pytest
 
 from lapa_core import cli
+from lapa_core.terminal import passing_note
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_note_passes_and_only_on_a_terminal(monkeypatch, is_terminal):
+    screen = io.StringIO()
+    screen.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+    with passing_note("loading"):
+        during = screen.getvalue()
+    assert during == ("loading ..." if is_terminal else "")
+    assert screen.getvalue().removeprefix(during) == ("\r\x1b[K" if is_terminal else "")
 
 
 def test_overview_is_fast_and_imports_no_torch():
@@ -41,6 +54,30 @@ def test_typos_get_a_suggestion(words, message):
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert message in str(stop.value.code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smi"], "'smi' is none; did you mean 'sim'? there are sim, "),
+        (["--steps", "3"], "'--steps' is none; there are sim, "),
+        ([], "a preset is missing; there are sim, "),
+    ],
+)
+def test_a_wrong_preset_is_told_from_a_wrong_option(arguments, message):
+    """Regression pinned: the help named options of other presets, and commands (`lapa debug`) that do not exist."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["vla", "pretrain", *arguments])
+    assert message in str(stop.value.code)
+
+
+def test_hints_at_an_option_name_the_command_that_has_it(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["vla", "pretrain", "debug", "--stpes", "3"])
+    said = capsys.readouterr().err
+    assert "--steps" in said
+    assert "run lapa vla pretrain debug --help" in said
+    assert "lapa sim" not in said
 
 
 def test_an_error_is_one_line_and_a_status(capsys):
