@@ -23,7 +23,7 @@ from lapa_core.data.episode import EpisodeSource
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Raise when the meaning of a cached file changes."""
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read LeRobot v3.0 data sets: ours, and official ones (many episodes per file, any template)."""
+"""Read LeRobot v3.0 data sets: ours, and official ones (many episodes per file, any template).
+
+An episode has actions only where their names say that they are end-effector deltas, see `lerobot_actions`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from PIL import Image
 
 from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.episode import Episode
+from lapa_core.data.lerobot_actions import delta_reader
 from lapa_core.data.video import decode_frames
 from lapa_core.errors import DataError
 from lapa_core.image import PICTURE_DAMAGE, preprocess
@@ -40,6 +44,7 @@ class LeRobotSource:
         self.cameras = fmt.camera_keys(self.features)
         self.camera = self._choose(camera)
         self.metadata: dict[str, Any] = self.info.get(fmt.OWN_KEY, {})
+        self._to_deltas = delta_reader(self.path, self.features)
         self._rows = self._read_episode_table()
         self._data: tuple[Path | None, pa.Table | None] = (None, None)
 
@@ -89,14 +94,17 @@ class LeRobotSource:
             else (lambda image: preprocess(image, image_px))
         )
         frames = np.stack(decode(row, index, convert))
-        actions, states = columns.get(fmt.ACTION), columns.get(fmt.STATE)
+        source = f"{self.path} episode {index}"
+        actions, states = None, columns.get(fmt.STATE)
+        if self._to_deltas is not None and fmt.ACTION in columns:
+            actions = self._to_deltas(_as_matrix(columns[fmt.ACTION]), source)
         return Episode(
             frames=frames,
             instruction=self.instruction(index),
             fps=self.fps,
             actions=None if actions is None else _as_matrix(actions),
             states=None if states is None else _as_matrix(states),
-            source=f"{self.path} episode {index}",
+            source=source,
         )
 
     def video_path(self, index: int, camera: str) -> Path:

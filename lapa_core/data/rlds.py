@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read RLDS data sets written by TensorFlow Datasets, BridgeData V2 first of all, without TensorFlow.
 
-This is one of the two places where Euler angles exist: actions and states come out with rotation
-vectors. BridgeData turns about fixed axes x, y, z in this order. Its state's orientation is counted
+Actions and states come out with rotation vectors. The orientation of BridgeData's state is counted
 from its own gripper-down pose, and stays so. Imports numpy, scipy and Pillow.
 """
 
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial.transform import Rotation
 
 from lapa_core.data.episode import Episode
+from lapa_core.data.euler import deltas_from_euler, euler_to_rotation_vector
 from lapa_core.data.lerobot_format import read_json
 from lapa_core.data.tfrecord import Feature, RecordPlace, index_records, parse_example
 from lapa_core.errors import DataError
@@ -234,11 +233,6 @@ def list_records(shard: Path, length: int) -> list[RecordPlace]:
     return places
 
 
-def euler_to_rotation_vector(euler_rad: NDArray) -> NDArray[np.float64]:
-    """Convert (T, 3) roll, pitch, yaw about fixed axes [rad] to rotation vectors [rad]."""
-    return Rotation.from_euler("xyz", euler_rad).as_rotvec()
-
-
 def _rows(
     features: dict[str, Feature],
     name: str,
@@ -256,11 +250,8 @@ def _rows(
     rows = flat.reshape(num_frames, 7).astype(np.float64)
     if not np.isfinite(rows).all():
         raise DataError(f"{source}: {name} is not finite; leave the episode out")
-    if name == _ACTION and not ((rows[:, 6] >= 0) & (rows[:, 6] <= 1)).all():
-        raise DataError(
-            f"{source}: the gripper action runs from {rows[:, 6].min():g} to {rows[:, 6].max():g}; an "
-            "absolute opening from 0 (closed) to 1 (open) is needed"
-        )
+    if name == _ACTION:
+        return deltas_from_euler(rows, source).astype(np.float32)
     rows[:, 3:6] = euler_to_rotation_vector(rows[:, 3:6])
     return rows.astype(np.float32)
 

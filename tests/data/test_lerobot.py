@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.spatial.transform import Rotation
 
 from lapa_core.data.episode import open_source
 from lapa_core.data.lerobot import LeRobotSource, LeRobotWriter
@@ -224,3 +225,56 @@ def test_video_is_near_lossless_at_policy_size(tmp_path):
     (_, decoded), *_ = decode_frames(tmp_path / "a.mp4")
     error = preprocess(image, 64).astype(float) - preprocess(decoded, 64)
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 40
+
+
+def rename_actions(path, names):
+    """Name the actions as another tool does."""
+    info = json.loads((path / "meta/info.json").read_text())
+    info["features"]["action"]["names"] = names
+    (path / "meta/info.json").write_text(json.dumps(info))
+    return path
+
+
+EULER = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+
+
+@pytest.mark.parametrize("names", [EULER, {"motors": EULER}, [f"delta_{name}" for name in EULER]])
+def test_roll_pitch_yaw_of_other_tools_become_rotation_vectors(tmp_path, stamps, names):
+    rows = np.random.default_rng(0).uniform(0, 1, (6, 7))
+    path = tmp_path / "set"
+    features = make_features({"front": (16, 16)}, action_names=EULER)
+    writer = LeRobotWriter(path, fps=5, features=features)
+    writer.add_episode({"front": stamps.clip(0, 6, 16)}, instruction="go", actions=rows)
+    episode = LeRobotSource(rename_actions(path, names)).episode(0)
+    about_x, about_y, about_z = (
+        Rotation.from_rotvec(np.outer(rows[:, 3 + axis], np.eye(3)[axis])) for axis in range(3)
+    )
+    expected = (about_z * about_y * about_x).as_rotvec()
+    np.testing.assert_allclose(episode.actions[:, 3:6], expected, atol=1e-6)
+    np.testing.assert_allclose(episode.actions[:, [0, 1, 2, 6]], rows[:, [0, 1, 2, 6]], atol=1e-7)
+
+
+@pytest.mark.parametrize("names", [None, {"motors": [f"joint_{k}" for k in range(7)]}, EULER[::-1]])
+def test_actions_that_are_no_deltas_are_not_taken_for_some(make_set, caplog, names):
+    """Seven joint targets have the shape of a delta; a policy of them would throw the arm about."""
+    source = LeRobotSource(rename_actions(make_set(), names))
+    assert [source.episode(index).actions for index in (0, 1)] == [None, None]
+    assert caplog.text.count("are no end-effector deltas") == 1
+
+
+def test_a_set_of_another_number_of_actions_is_read_for_its_pictures(tmp_path, stamps):
+    joints = [f"joint_{k}" for k in range(6)]
+    features = make_features({"front": (16, 16)}, action_names=joints)
+    writer = LeRobotWriter(tmp_path / "set", fps=5, features=features)
+    writer.add_episode({"front": stamps.clip(0, 3, 16)}, instruction="go", actions=np.ones((3, 6)))
+    episode = LeRobotSource(writer.path).episode(0)
+    assert episode.actions is None
+    assert stamps.read_all(episode.frames) == [0, 1, 2]
+
+
+def test_an_euler_set_whose_gripper_is_no_opening_is_refused(tmp_path, stamps):
+    features = make_features({"front": (16, 16)}, action_names=EULER)
+    writer = LeRobotWriter(tmp_path / "set", fps=5, features=features)
+    writer.add_episode({"front": stamps.clip(0, 3, 16)}, instruction="go", actions=-np.ones((3, 7)))
+    with pytest.raises(DataError, match="gripper action runs from -1 to -1"):
+        LeRobotSource(writer.path).episode(0)

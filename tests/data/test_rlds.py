@@ -9,7 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from lapa_core.data.episode import open_source
-from lapa_core.data.rlds import RldsSource, euler_to_rotation_vector
+from lapa_core.data.euler import euler_to_rotation_vector
+from lapa_core.data.rlds import RldsSource
 from lapa_core.data.store import FrameStore
 from lapa_core.data.tfrecord import crc32c, parse_example
 from lapa_core.errors import DataError
