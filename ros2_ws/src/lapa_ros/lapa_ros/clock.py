@@ -2,6 +2,7 @@
 """Seconds as floats inside, `builtin_interfaces/Time` on the wire; the two conversions and nothing else."""
 
 import math
+import struct
 
 from builtin_interfaces.msg import Time
 
@@ -25,3 +26,9 @@ def to_stamp(seconds: float) -> Time:
 def is_zero(stamp: Time) -> bool:
     """Return whether a stamp is the message's default, which means "none"."""
     return stamp.sec == 0 and stamp.nanosec == 0
+
+
+def header_stamp_s(cdr: bytes) -> float:
+    """Return the stamp of a serialized message that begins with a `std_msgs/Header` [s], without decoding the rest."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
+    return float(seconds + nanoseconds * 1e-9)

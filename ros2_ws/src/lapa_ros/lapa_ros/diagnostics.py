@@ -25,6 +25,17 @@ class Health(NamedTuple):
     """Figures behind the sentence; shown as text."""
 
 
+def status_message(name: str, hardware_id: str, health: Health) -> DiagnosticStatus:
+    """Return what ROS shows of it."""
+    return DiagnosticStatus(
+        level=health.level,
+        name=name.lstrip("/"),
+        message=health.message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in health.values.items()],
+    )
+
+
 class Diagnostics:
     """Publishes what `report` says, once a second, for as long as the node lives."""
 
@@ -39,14 +50,7 @@ class Diagnostics:
         self._node.destroy_publisher(self._publisher)
 
     def _publish(self) -> None:
-        health = self._report()
-        status = DiagnosticStatus(
-            level=health.level,
-            name=self._node.get_fully_qualified_name().lstrip("/"),
-            message=health.message,
-            hardware_id=self._hardware_id,
-            values=[KeyValue(key=key, value=str(value)) for key, value in health.values.items()],
-        )
-        message = DiagnosticArray(status=[status])
+        name = self._node.get_fully_qualified_name()
+        message = DiagnosticArray(status=[status_message(name, self._hardware_id, self._report())])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)

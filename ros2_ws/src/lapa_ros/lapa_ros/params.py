@@ -184,7 +184,7 @@ class RecorderParams:
         0.5, "Longest time between two syncs to the disk [s].", low=0.05, high=10.0
     )
     num_wanted: int = param(450, "Episodes the session aims at; only shown [1].", low=0)
-    state_rate_hz: float = param(2.0, "Rate of recorder_state [Hz].", low=0.1, high=20.0)
+    state_rate_hz: float = param(2.0, "Rate of recorder_state [Hz].", low=1.0, high=20.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,22 +8,25 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from lapa_msgs.msg import RecorderState
+from diagnostic_msgs.msg import DiagnosticStatus
+from lapa_msgs.msg import ArmState, RecorderState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_msgs.srv import StartEpisode, StopEpisode
+from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
 from lapa_core.data.mcap_episode import recover
 from lapa_core.errors import ContractError, DataError
-from lapa_core.robot.contract import load_contract
+from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_ros import qos
-from lapa_ros.clock import to_stamp
-from lapa_ros.diagnostics import ERROR, OK, WARN, Health
+from lapa_ros.clock import header_stamp_s, to_stamp
+from lapa_ros.diagnostics import ERROR, OK, WARN, Health, status_message
 from lapa_ros.episode_file import Stream
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.recording import RESERVED_BYTES, RecordingSession
+from lapa_ros.recording_quality import QualityMeter
 from lapa_ros.remote import in_thread
 from lapa_ros.schema import message_class, schema_text
-
 
 PICTURES = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
 DEVICES = PICTURES | {"sensor_msgs/msg/Joy"}
@@ -31,7 +34,7 @@ DEVICES = PICTURES | {"sensor_msgs/msg/Joy"}
 
 
 class RecorderNode(ManagedNode):
-    """Subscribes what the parameter `topics` names; serves ~/start and ~/stop; publishes recorder_state."""
+    """Subscribes what the parameter `topics` names; serves ~/start and ~/stop; publishes how the recording is."""
 
     def __init__(self, **kwargs: object):
         super().__init__("recorder", **kwargs)
@@ -50,6 +53,9 @@ class RecorderNode(ManagedNode):
         self._required = [self.resolve_topic_name(topic) for topic in self.params.required]
         if unknown := sorted(set(self._required) - {stream.topic for stream in streams}):
             raise ContractError(f"parameter required has {unknown}, which `topics` does not record")
+        topics = [stream.topic for stream in streams]
+        self._meter = QualityMeter(topics, self._required, contract)
+        self._measure = [self._measured(index, s, contract) for index, s in enumerate(streams)]
         for sentence in self._session.recover(recover):
             self.get_logger().warning(sentence)
         for index, stream in enumerate(streams):
@@ -61,7 +67,11 @@ class RecorderNode(ManagedNode):
         self._publisher = self.create_lifecycle_publisher(
             RecorderState, "recorder_state", qos.STATE
         )
-        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
+        self._quality_publisher = self.create_lifecycle_publisher(
+            DiagnosticStatus, "recorder_quality", qos.STATE
+        )
+        for publisher in (self._publisher, self._quality_publisher):
+            self._entities.append((self.destroy_lifecycle_publisher, publisher))
         for kind, name, handler in (
             (StartEpisode, "~/start", self._start_episode),
             (StopEpisode, "~/stop", self._stop_episode),
@@ -100,23 +110,21 @@ class RecorderNode(ManagedNode):
         self._session = None
 
     def health(self) -> Health:
-        """Drops are worth a warning, a failing disk an error."""
+        """A silent topic and drops are worth a warning, a failing disk an error."""
         session = self._session
         file = session.file
-        dropped = sum(file.num_dropped) if file else 0
-        values = {
-            "saved": session.num_saved,
-            "discarded": session.num_discarded,
-            "dropped": dropped,
-        }
-        if file is not None and file.failure:
+        values = {"saved": session.num_saved, "discarded": session.num_discarded}
+        if file is None:
+            return Health(OK, "idle", values)
+        now_s, dropped = self.now_s(), sum(file.num_dropped)
+        values |= {"dropped": dropped, **self._meter.quality(now_s).to_figures()}
+        if file.failure:
             return Health(ERROR, file.failure, values)
-        text = f"recording {session.episode_id}" if file else "idle"
-        return (
-            Health(WARN, f"{dropped} messages dropped", values)
-            if dropped
-            else Health(OK, text, values)
-        )
+        silent = session.silent_topics(self._required, now_s)
+        problems = [f"nothing is heard on {silent}"] if silent else []
+        problems += [f"{dropped} messages dropped: the disk is too slow"] if dropped else []
+        text = "; ".join(problems) or f"recording {session.episode_id}"
+        return Health(WARN if problems else OK, text, values)
 
     def _stream(self, line: str) -> Stream:
         words = line.split()
@@ -130,8 +138,28 @@ class RecorderNode(ManagedNode):
             schema=schema_text(words[1]),
         )
 
+    def _measured(
+        self, index: int, stream: Stream, contract: RobotContract
+    ) -> Callable[[bytes, float], None]:
+        """Return what the meter does with a message of a stream, beyond counting it."""
+        meter, kind = self._meter, message_class(stream.type_name)
+        if kind is DeltaMsg:
+            return lambda data, now_s: meter.delta(deserialize_message(data, kind), now_s)
+        if kind is ArmState:
+            return lambda data, now_s: meter.arm_state(deserialize_message(data, kind), now_s)
+        cameras = [f"/{camera.topic}/image_raw" for camera in contract.cameras.values()]
+        if stream.type_name in PICTURES and stream.topic.removesuffix("/compressed").endswith(
+            tuple(cameras)
+        ):
+            return lambda data, _: meter.frame(index, header_stamp_s(data))
+        return lambda data, now_s: None
+
     def _on_message(self, index: int, data: bytes) -> None:
-        self._session.write(index, data, self.get_clock().now().nanoseconds)
+        now_ns = self.get_clock().now().nanoseconds
+        self._session.write(index, data, now_ns)
+        if self._session.file is not None:
+            self._meter.heard(index, now_ns * 1e-9)
+            self._measure[index](data, now_ns * 1e-9)
 
     def _start_episode(
         self, request: StartEpisode.Request, response: StartEpisode.Response
@@ -150,6 +178,7 @@ class RecorderNode(ManagedNode):
                 self.now_s(),
                 self._required,
             )
+            self._meter.begin(self.now_s())
             response.ok = True
         except (DataError, OSError) as error:
             self._session.message = response.message = str(error)
@@ -208,6 +237,9 @@ class RecorderNode(ManagedNode):
         if file is not None:
             state.size_bytes, state.message = file.size_bytes, file.failure or session.message
             state.num_written, state.num_dropped = list(file.num_written), list(file.num_dropped)
+            name = self.get_fully_qualified_name()
+            status = status_message(name, session.episode_id, self.health())
+            self._quality_publisher.publish(status)
         self._publisher.publish(state)
 
 

@@ -17,10 +17,7 @@ from mcap.exceptions import McapError
 from mcap.reader import make_reader
 
 from lapa_core.data.curation import Mark, add_mark, load_marks
-from lapa_core.data.judge import judge
-from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import DataError
-from lapa_core.robot.contract import RobotContract
 from lapa_ros.episode_file import METADATA_NAME
 from lapa_ros.session_plan import SessionPlan, Slot, slots
 
@@ -139,8 +136,3 @@ class SessionProgress:
             return
         key = (str(facts.get("task")), int(facts.get("number", -1)))
         self._kept[path] = Kept(path=path, key=key, started_at=str(metadata.get("started_at", "")))
-
-
-def why_not_whole(path: Path, contract: RobotContract, limits: RowLimits) -> str:
-    """Return every reason not to keep a recording, or ""; by the judge of `lapa data export`."""
-    return "; ".join(judge(path, contract=contract, limits=limits).report.rows.refusals)

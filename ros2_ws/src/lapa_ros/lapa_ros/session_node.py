@@ -10,22 +10,27 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from lapa_msgs.msg import RecorderState, SessionState
 from lapa_msgs.srv import StartEpisode, StopEpisode
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_srvs.srv import Trigger
 
+from lapa_core.data.judge import judge
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import ContractError, DataError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.clock import to_seconds, to_stamp
-from lapa_ros.diagnostics import OK, Health
+from lapa_ros.diagnostics import OK, WARN, Health
 from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.recording_quality import Quality
 from lapa_ros.remote import GraphError, call, in_thread
 from lapa_ros.scene import SceneControl
-from lapa_ros.session_logic import SUCCESS, SessionProgress, why_not_whole
+from lapa_ros.session_logic import SUCCESS, SessionProgress
 from lapa_ros.session_plan import Slot, load_session
+from lapa_ros.session_watch import describe, shortcomings
+from lapa_ros.troubles import Troubles
 
 SETUP, RECORDING, BUSY, DONE = (
     SessionState.PHASE_SETUP,
@@ -34,12 +39,18 @@ SETUP, RECORDING, BUSY, DONE = (
     SessionState.PHASE_DONE,
 )
 
+STATUS_PERIOD_S = 5.0
+"""How often the figures of an open episode are logged [s]."""
+RECORDER_SILENCE_S = 3.0
+"""A recorder that says nothing for so long is missing [s]."""
+
 
 class SessionNode(ManagedNode):
     """Serves ~/record, ~/save, ~/discard, ~/redo and ~/undo; calls the recorder; publishes session_state."""
 
     def __init__(self, **kwargs: object):
         super().__init__("session", **kwargs)
+        self._quality: Quality | None = None
         self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
@@ -65,6 +76,8 @@ class SessionNode(ManagedNode):
             self.get_logger().warning(f"not counted: {sentence}")
         self._slot = self._progress.next_slot()
         self._open_id, self._opened_s = "", 0.0
+        self._heard_s = time.monotonic()
+        self._forget_quality()
         self._phase = self._phase_at_rest()
         self._message = ""
         self._begun_s, self._before = time.monotonic(), self._progress.num_kept
@@ -76,10 +89,12 @@ class SessionNode(ManagedNode):
             (self.destroy_client, self._recorder_start),
             (self.destroy_client, self._recorder_stop),
         ]
-        subscription = self.create_subscription(
-            RecorderState, "recorder_state", self._on_recorder, qos.STATE
-        )
-        self._entities.append((self.destroy_subscription, subscription))
+        for kind, topic, hear in (
+            (RecorderState, "recorder_state", self._on_recorder),
+            (DiagnosticStatus, "recorder_quality", self._on_quality),
+        ):
+            subscription = self.create_subscription(kind, topic, hear, qos.STATE)
+            self._entities.append((self.destroy_subscription, subscription))
         self._publisher = self.create_lifecycle_publisher(SessionState, "session_state", qos.STATE)
         self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         verbs: dict[str, tuple[int, Callable[[], str]]] = {
@@ -101,13 +116,15 @@ class SessionNode(ManagedNode):
     def start(self) -> None:
         """Say what comes first."""
         self._stopped.clear()
-        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._publish_state)
+        self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._look)
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self._log_quality)
         self._tell("")
 
     def stop(self) -> None:
         """Fall silent; an open episode is the recorder's to end."""
         self._stopped.set()
         self.destroy_timer(self._timer)
+        self.destroy_timer(self._status_timer)
 
     def may_shut_down(self) -> bool:
         """Return whether no episode is being closed and judged."""
@@ -120,9 +137,16 @@ class SessionNode(ManagedNode):
             destroy(entity)
 
     def health(self) -> Health:
-        """Progress."""
+        """Progress; while an episode is open, its figures too, and what would keep it out."""
         kept, wanted = self._progress.num_kept, self._progress.plan.num_wanted
-        return Health(OK, f"{kept} of {wanted} episodes", {"rate [1/h]": self._rate_per_h()})
+        values: dict[str, object] = {"rate [1/h]": self._rate_per_h()}
+        text = f"{kept} of {wanted} episodes"
+        if self._phase != RECORDING:
+            return Health(OK, text, values)
+        if self._quality is not None:
+            values |= self._quality.to_figures()
+        problems = self._troubles.describe()
+        return Health(WARN if problems else OK, f"{text}; {problems or 'recording'}", values)
 
     async def _serve(
         self, name: str, phase: int, act: Callable[[], str], _: Trigger.Request,
@@ -150,6 +174,7 @@ class SessionNode(ManagedNode):
 
     def _on_recorder(self, state: RecorderState) -> None:
         """Notice an episode that ended without a verb: the recorder was started anew, or the disk is full."""
+        self._heard_s = time.monotonic()
         recording = state.state == RecorderState.STATE_RECORDING
         same = recording and state.episode_id == self._open_id
         if (
@@ -162,6 +187,44 @@ class SessionNode(ManagedNode):
             why = f": {state.message}" if state.message else ""
             self._tell(f"the recorder has ended the episode by itself{why}; once more please")
 
+    def _on_quality(self, status: DiagnosticStatus) -> None:
+        """Show what the recorder measures of the open episode, and say what would keep it out."""
+        if self._phase != RECORDING or status.hardware_id != self._open_id:
+            return
+        figures = {value.key: value.value for value in status.values}
+        try:
+            self._quality = Quality.from_figures(figures)
+        except (KeyError, ValueError) as error:  # a recorder of another version
+            text = f"recorder_quality is not understood: {error!r}"
+            self._troubles.happened("figures", text, self.now_s())
+            return
+        rate_hz = self._contract.control_rate_hz
+        problems = shortcomings(self._quality, self._limits, rate_hz)
+        if status.level != OK:
+            problems["recorder"] = status.message
+        for name, problem in problems.items():
+            self._troubles.happened(name, f"this episode so far: {problem}", self.now_s())
+
+    def _forget_quality(self) -> None:
+        """Begin anew with an episode of which nothing is known."""
+        self._quality = None
+        self._troubles = Troubles(self.say)
+
+    def _look(self) -> None:
+        now_s = self.now_s()
+        silent_s = time.monotonic() - self._heard_s
+        if self._phase == RECORDING and silent_s > RECORDER_SILENCE_S:
+            problem = (
+                f"the recorder is silent for {silent_s:.0f} s: what is demonstrated now is lost"
+            )
+            self._troubles.happened("silent recorder", problem, now_s, "error")
+        self._troubles.look(now_s)
+        self._publish_state()
+
+    def _log_quality(self) -> None:
+        if self._phase == RECORDING and self._quality is not None:
+            self.get_logger().info(describe(self._quality))
+
     def _record(self) -> str:
         assert self._slot is not None
         self._begin(self._slot)
@@ -169,12 +232,13 @@ class SessionNode(ManagedNode):
 
     def _save(self) -> str:
         path = self._end(save=True)
-        if reasons := why_not_whole(path, self._contract, self._limits):
+        report = judge(path, contract=self._contract, limits=self._limits).report
+        if reasons := "; ".join(report.rows.refusals):
             self._progress.drop(path, f"not whole: {reasons}")
             return f"NOT KEPT, once more please: {reasons}"
         self._progress.keep(path)
         self._slot = self._progress.next_slot()
-        return f"kept {path.name}"
+        return f"kept {report.line()}"
 
     def _discard(self) -> str:
         self._end(save=False)
@@ -198,6 +262,7 @@ class SessionNode(ManagedNode):
             instruction=slot.instruction, operator_name=self._operator,
             metadata_json=self._progress.facts(slot),
         )  # fmt: skip
+        self._forget_quality()
         self._open_id = call(self._recorder_start, request).episode_id
         self._opened_s = self.now_s()
 
@@ -238,6 +303,13 @@ class SessionNode(ManagedNode):
         layout = f", lay out: {slot.layout}" if slot.layout else ""
         return f"next: {slot.instruction!r}{layout} ({task}, {count})"
 
+    def _status(self) -> str:
+        """Return what happened last; while an episode is open, what it is like and what is wrong with it."""
+        if self._phase != RECORDING:
+            return self._message
+        figures = describe(self._quality) if self._quality is not None else ""
+        return "; ".join(filter(None, [self._troubles.describe(), figures])) or self._message
+
     def _rate_per_h(self) -> float:
         kept = self._progress.num_kept - self._before
         hours = (time.monotonic() - self._begun_s) / 3600.0
@@ -247,7 +319,7 @@ class SessionNode(ManagedNode):
         progress, slot = self._progress, self._slot
         state = SessionState(
             session=progress.plan.name, phase=self._phase, num_kept=progress.num_kept,
-            num_wanted=progress.plan.num_wanted, rate_per_h=self._rate_per_h(), message=self._message,
+            num_wanted=progress.plan.num_wanted, rate_per_h=self._rate_per_h(), message=self._status(),
         )  # fmt: skip
         state.header.stamp = to_stamp(self.now_s())
         if slot is not None:

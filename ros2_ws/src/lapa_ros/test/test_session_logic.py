@@ -5,11 +5,10 @@ import json
 
 import pytest
 from lapa_ros.episode_file import EpisodeFile
-from lapa_ros.session_logic import SessionProgress, why_not_whole
+from lapa_ros.session_logic import SessionProgress
 from lapa_ros.session_plan import SessionPlan, TaskPlan
 
 from lapa_core.data.curation import Mark, add_mark, load_marks
-from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import DataError
 
 PLAN = SessionPlan(
@@ -132,8 +131,3 @@ def test_a_reviewer_who_drops_an_episode_asks_for_it_again(tmp_path, record):
     assert (progress.next_slot().task, progress.next_slot().number) == ("push", 1)
     add_mark(tmp_path, Mark(episode="ep_03.mcap", keep=True))
     assert SessionProgress(PLAN, tmp_path).next_slot() is None
-
-
-def test_an_episode_without_deltas_is_not_whole(tmp_path, record, contract):
-    path = record(json.dumps({"session": "mine"}))
-    assert "no delta was recorded" in why_not_whole(path, contract, RowLimits())

@@ -6,7 +6,9 @@ import time
 
 import pytest
 from lapa_msgs.msg import ArmState, SessionState
+from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
+from lapa_ros.diagnostics import OK, WARN
 from lapa_ros.recorder_node import RecorderNode
 from lapa_ros.remote import GraphError, call
 from lapa_ros.session_node import SessionNode
@@ -18,7 +20,11 @@ from std_srvs.srv import Trigger
 
 from lapa_core.data.curation import load_marks
 
-TOPICS = ["joint_states sensor_msgs/msg/JointState", "arm_state lapa_msgs/msg/ArmState"]
+TOPICS = [
+    "joint_states sensor_msgs/msg/JointState",
+    "arm_state lapa_msgs/msg/ArmState",
+    "delta lapa_msgs/msg/EndEffectorDelta",
+]
 SESSION = """
 name: mine
 operator: tester
@@ -45,15 +51,41 @@ class Person:
         }
         self._joints = self.node.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._arm = self.node.create_publisher(ArmState, "arm_state", qos.STATE)
+        self._deltas = self.node.create_publisher(DeltaMsg, "delta", qos.DELTA)
+        self.talking = True
+        self._sequence, self.driving, self.x_m = 0, False, 0.01
+        self.node.create_timer(0.2, self._drive)
         self.node.create_timer(0.02, self._talk)
 
     def _on_state(self, state):
         self.state = state
 
     def _talk(self):
+        if not self.talking:
+            return
         message = JointState(name=["waist"], position=[0.0])
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._joints.publish(message)
+
+    def _drive(self):
+        """Command, as an arm that obeys at once."""
+        stamp = self.node.get_clock().now().to_msg()
+        if self.driving:
+            self._sequence += 1
+            delta = DeltaMsg(source="operator", sequence=self._sequence, gripper=1.0)
+            delta.header.stamp, delta.translation.x = stamp, self.x_m
+            self._deltas.publish(delta)
+        last = "operator" if self._sequence else ""
+        state = ArmState(
+            last_applied_source=last, last_applied_sequence=self._sequence, applied=self._sequence
+        )
+        state.header.stamp = stamp
+        self._arm.publish(state)
+
+    def wait_message(self, *words):
+        self._spinner.wait(
+            lambda: self.state and all(word in self.state.message for word in words), f"{words}"
+        )
 
     def do(self, verb):
         return call(self._verbs[verb], Trigger.Request(), 10.0).message
@@ -81,8 +113,13 @@ def recorder(spinner, folder):
 
 
 @pytest.fixture
-def person(spinner, folder, recorder):
-    spinner.start(SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder))
+def session(spinner, folder, recorder):
+    path = str(folder.parent / "mine.yaml")
+    return spinner.start(SessionNode, session=path, folder=str(folder))
+
+
+@pytest.fixture
+def person(spinner, session):
     person = Person(spinner)
     person.wait_phase(SessionState.PHASE_SETUP)
     return person
@@ -110,6 +147,49 @@ def test_an_episode_that_is_not_whole_is_asked_for_again_with_the_reason(person,
     (name,) = files(folder)
     mark = load_marks(folder)[name]
     assert (mark.keep, mark.note.startswith("not whole: ")) == (False, True)
+
+
+def test_it_shows_what_an_episode_is_like_while_it_is_recorded(person, session):
+    person.record()
+    person.driving = True
+    person.wait_message(" rows at ", "/joint_states ", " 0% still")
+    assert session.health().values["still_share"] == 0.0
+    assert session.health().level == OK
+    person.x_m = 0.0
+    person.wait_message("nothing moves in ", " rows at ")
+    assert session.health().level == WARN
+    assert "nothing moves in" in session.health().message
+    person.do("discard")
+    assert session.health().message == "0 of 2 episodes"
+    assert "still_share" not in session.health().values
+
+
+def test_a_hole_that_would_keep_an_episode_out_is_said_at_once(person):
+    person.record()
+    person.driving = True
+    person.wait_message(" rows at ")
+    person.driving = False
+    time.sleep(1.3)
+    person.driving = True
+    person.wait_message("lie between two deltas, at most 1 s may: it will not be kept")
+    person.do("redo")
+    person.wait_message("no rows yet")
+
+
+def test_a_topic_that_falls_silent_is_said_while_the_episode_is_open(person):
+    person.record()
+    person.talking = False
+    person.wait_message("nothing is heard on ['/joint_states']")
+
+
+def test_a_recorder_that_falls_silent_is_said_while_the_episode_is_open(
+    person, spinner, recorder, monkeypatch
+):
+    monkeypatch.setattr("lapa_ros.session_node.RECORDER_SILENCE_S", 1.0)
+    person.record()
+    person.wait_phase(SessionState.PHASE_RECORDING)
+    spinner.hang(recorder)
+    person.wait_message("the recorder is silent")
 
 
 def test_discard_deletes_and_redo_records_at_once(person, folder):
