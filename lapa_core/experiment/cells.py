@@ -130,11 +130,12 @@ def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         ),
         train_store,
     )
-    held_out = at_size(
-        videos.store.subset(range(config.videos, videos.store.num_episodes)), recipe.model.image_px
-    )
+    last = config.videos + config.probe_episodes
+    held_out = at_size(videos.store.subset(range(config.videos, last)), recipe.model.image_px)
+    offsets = videos.store.episode_offsets
+    position_N2 = videos.position_N2[offsets[config.videos] : offsets[last]]
     model, facts = load_laq(checkpoint)
-    report = probe_model(model, facts["gap_s"], held_out, videos.position_N2[-len(held_out) :])
+    report = probe_model(model, facts["gap_s"], held_out, position_N2)
     return {"steps": recipe.steps, **asdict(report)}
 
 

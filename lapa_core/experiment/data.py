@@ -35,11 +35,21 @@ class VideoSet:
 def make_video_set(
     directory: Path, *, episodes: int, seed: int, domain: str, image_px: int, workers: int
 ) -> Path:
-    """Collect episodes of the scripted expert into `directory`, unless they are there already."""
+    """Collect episodes of the scripted expert into `directory`, unless they are there already.
+
+    Raises:
+        DataError: fewer episodes are there.
+    """
     from lapa_core.sim.appearance import get_appearance
     from lapa_core.sim.rollout import RolloutConfig, iter_episodes
 
     if directory.is_dir():
+        held = load_video_set(directory).store.num_episodes
+        if held < episodes:
+            raise DataError(
+                f"{directory} holds {held} episodes and {episodes} are needed; remove it, and it is made anew, or "
+                "give another --out"
+            )
         return directory
     arm = load_contract(get_appearance(domain).contract).arm
     config = RolloutConfig(seed=seed, domain=domain, image_px=image_px)

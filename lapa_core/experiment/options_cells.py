@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lapa_core.data.store import FrameStore
-from lapa_core.errors import DataError
 from lapa_core.experiment.cells import DATA_SEED, Cell
 from lapa_core.experiment.data import at_size, load_video_set, make_video_set
 from lapa_core.experiment.options_config import LaqOptionsConfig
@@ -107,11 +106,6 @@ def run_data(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
         image_px=VIDEO_PX, workers=1,
     )  # fmt: skip
     store = load_video_set(config.out / cell.name).store
-    if store.num_episodes < episodes:
-        raise DataError(
-            f"{config.out / cell.name} holds {store.num_episodes} episodes and {episodes} are needed; "
-            "remove it, and it is made anew"
-        )
     return {"episodes": store.num_episodes, "frames": len(store)}
 
 

@@ -28,8 +28,8 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the tables; of a cell that ran several times with one label source, the last run counts."""
-    latest = {(row["cell"], row["key"]["labels"]): row for row in rows}
+    """Return the tables; of a cell that ran several times with one label source and as many videos, the last counts."""
+    latest = {(row["cell"], row["key"]["labels"], row["key"]["videos"]): row for row in rows}
     parts = [_probes(latest.values()), _ceiling(latest.values()), _policies(latest.values())]
     return "\n".join(part for part in parts if part)
 
@@ -44,7 +44,7 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind == "laq":
-            groups[f"{rest[0]}, {rest[1]}"].append(row)
+            groups[f"{_videos(row)}, {rest[1]}"].append(row)
     body = []
     for name, members in groups.items():
         cells = [
@@ -60,6 +60,11 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
+def _videos(row: dict[str, Any]) -> str:
+    """Return how many videos a row's cell learned from, and of which domain."""
+    return f"{row['key']['videos']} {row['cell'].split('/')[1]}"
+
+
 def _success(members: list[dict[str, Any]], family: str | None = None) -> str:
     rates = [
         100 * (m["figures"]["families"][family] if family else m["figures"]["overall"])["rate"]
@@ -73,7 +78,7 @@ def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind == "pretrain" and rest[1] == "actionvla":
-            groups[rest[0]].append(row)
+            groups[_videos(row)].append(row)
     families = sorted(
         {
             family
@@ -93,7 +98,7 @@ def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
     ]
     return _table(
         "Behaviour cloning on all true actions, success [%]",
-        ["domain", "seeds", "all", *families],
+        ["videos", "seeds", "all", *families],
         body,
     )
 
@@ -106,7 +111,8 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
             decoder = "head" if kind == "finetune" else "table"
-            name = (row["key"]["labels"], rest[0], rest[1])
+            videos = "none" if rest[1] == "scratch" else _videos(row)
+            name = (row["key"]["labels"], videos, rest[1])
             greedy = {**row, "figures": row["figures"]["greedy"]}
             for way, figures in (("sampled", row), ("greedy", greedy)):
                 key = (*name, f"{decoder}, {way}")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lapa_core.errors import DataError
 from lapa_core.experiment.cells import all_cells
 from lapa_core.experiment.config import ExperimentConfig
+from lapa_core.experiment.data import make_video_set
 from lapa_core.experiment.run import cell_key, pending_cells, run_all
 from lapa_core.experiment.summary import mean_error, summarise
 
@@ -59,15 +61,26 @@ def test_tables_hold_the_figures():
     rows = [
         {
             "cell": f"finetune/default/lapa/50/s{seed}",
-            "key": {"labels": "x"},
+            "key": {"labels": "x", "videos": videos},
             "labels": 50,
             "figures": figures,
         }
+        for videos in (20, 80)
         for seed in range(3)
     ]
     text = summarise(rows)
-    assert "| x | default | lapa | head, sampled | 50.0 +- 0.0 (3) |" in text
-    assert "| x | default | lapa | head, greedy | 25.0 +- 0.0 (3) |" in text
+    for videos in (20, 80):
+        assert f"| x | {videos} default | lapa | head, sampled | 50.0 +- 0.0 (3) |" in text
+        assert f"| x | {videos} default | lapa | head, greedy | 25.0 +- 0.0 (3) |" in text
+
+
+def test_a_video_set_that_is_too_small_is_refused(tmp_path):
+    pytest.importorskip("mujoco")
+    made = {"seed": 1, "domain": "default", "image_px": 16, "workers": 1}
+    folder = make_video_set(tmp_path / "videos", episodes=2, **made)
+    assert make_video_set(folder, episodes=1, **made) == folder
+    with pytest.raises(DataError, match="holds 2 episodes and 3 are needed"):
+        make_video_set(folder, episodes=3, **made)
 
 
 @pytest.mark.slow
