@@ -21,12 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from lapa_msgs.msg import ArmState
+from lapa_msgs.msg import ArmState, EndEffectorDelta
 from lapa_msgs.srv import StartEpisode, StopEpisode
 from PIL import Image
 from rclpy.executors import SingleThreadedExecutor
@@ -45,15 +46,16 @@ TOPICS = (
     *(f"{name} sensor_msgs/msg/CompressedImage" for name in CAMERAS),
     "joint_states sensor_msgs/msg/JointState",
     "arm_state lapa_msgs/msg/ArmState",
+    "delta lapa_msgs/msg/EndEffectorDelta",
 )
-_CAMERA_HZ, _JOINTS_HZ, _ARM_HZ = 30.0, 100.0, 20.0
+_CAMERA_HZ, _JOINTS_HZ, _ARM_HZ, _DELTA_HZ = 30.0, 100.0, 20.0, 5.0
 _MARGIN_S = 0.5
 """Messages this close to the start or the stop of an episode may belong to either side [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRecorderConfig:
-    """Record two cameras of 640 x 480 at 30 Hz, joints at 100 Hz and arm states at 20 Hz; then kill recorders."""
+    """Two cameras of 640 x 480 at 30 Hz, joints at 100 Hz, arm states at 20 Hz, deltas at 5 Hz; then kill recorders."""
 
     seconds: float = 60.0
     """Length of the recording [s]."""
@@ -84,13 +86,21 @@ class _Rig(Node):
             self._every(_CAMERA_HZ, CompressedImage, name, message, qos.CAMERA)
         joints = JointState(name=["waist", "shoulder", "elbow"], position=[0.0, 0.1, 0.2])
         self._every(_JOINTS_HZ, JointState, "joint_states", joints, qos.JOINT_STATES)
-        self._every(_ARM_HZ, ArmState, "arm_state", ArmState(), qos.STATE)
+        state, delta = ArmState(), EndEffectorDelta(source="operator", gripper=1.0)
+        self._every(_ARM_HZ, ArmState, "arm_state", state, qos.STATE)
+        self._every(
+            _DELTA_HZ, EndEffectorDelta, "delta", delta, qos.DELTA, partial(_command, delta, state)
+        )
 
-    def _every(self, rate_hz: float, kind: Any, topic: str, message: Any, profile: Any) -> None:
+    def _every(
+        self, rate_hz: float, kind: Any, topic: str, message: Any, profile: Any,
+        change: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         publisher = self.create_publisher(kind, topic, profile)
         sent = self.sent_ns.setdefault(self.resolve_topic_name(topic), [])
 
         def send() -> None:
+            change()
             now = self.get_clock().now()
             message.header.stamp = now.to_msg()
             publisher.publish(message)
@@ -116,6 +126,13 @@ class _Rig(Node):
         """Save the episode and return its file."""
         request = StopEpisode.Request(save=True, outcome="success")
         return Path(call(self.stop_client, request, timeout_s=60.0).path)
+
+
+def _command(delta: EndEffectorDelta, state: ArmState) -> None:
+    """Make the next delta, which the next arm state confirms."""
+    delta.sequence += 1
+    state.last_applied_source, state.last_applied_sequence = delta.source, delta.sequence
+    state.applied += 1
 
 
 def _picture() -> bytes:
