@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,14 @@ _UNFINISHED = (
     "it is unfinished: stop its recorder, or if that was killed, recover it (--recover, or start the "
     "recorder node, which does so)"
 )
+_DELTA_FIELDS = (
+    "header", "observation_stamp", "source", "sequence", "translation", "rotation", "gripper", "contract_hash",
+)  # fmt: skip
+_ARM_FIELDS = (
+    "header", "applied", "last_applied_source", "last_applied_sequence", "measured_pose", "measured_gripper",
+    "contract_hash",
+)  # fmt: skip
+"""What is read of a message; its definition is the file's own, which may be older."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +160,8 @@ def judge(
         return _unread(path, f"a reviewer dropped it{f': {mark.note}' if mark.note else ''}")
     try:
         recording = read_recording(path)
+        _check_fields(path, "delta", recording.deltas, _DELTA_FIELDS)
+        _check_fields(path, "arm_state", recording.arm_states or [], _ARM_FIELDS)
         contract = contract or load_contract(str(recording.metadata.get("contract_name", "")))
     except (ContractError, DataError) as error:
         return _unread(path, str(error))
@@ -192,6 +203,14 @@ def judge(
         topics=topics,
         contract=contract,
     )
+
+
+def _check_fields(path: Path, name: str, messages: Sequence[Any], needed: Sequence[str]) -> None:
+    lacks = [field for field in needed if messages and not hasattr(messages[0], field)]
+    if lacks:
+        raise DataError(
+            f"{path}: its {name} messages lack {lacks}; it was recorded by another version, export it with that one"
+        )
 
 
 def _unread(path: Path, reason: str) -> Judged:

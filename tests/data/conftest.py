@@ -154,6 +154,7 @@ class RecordingPlan:
         self.pause_after = {}
         self.rotation_rad = 0.1
         self.answers = True
+        self.undefined = ""
 
     def delta_times(self):
         times, now_s = [], self.start_s
@@ -271,6 +272,8 @@ class RecordingPlan:
         for kind, (topic, type_name, text) in kinds.items():
             if kind == "arm_state" and not self.arm_state:
                 continue
+            lines = text.splitlines(keepends=True)
+            text = "".join(line for line in lines if line.split()[1:2] != [self.undefined])
             schema = writer.register_schema(type_name, "ros2msg", text.encode())
             channels[kind] = writer.register_channel(f"{self.namespace}/{topic}", "cdr", schema)
             encode[kind] = cdr_encoder(type_name, text)

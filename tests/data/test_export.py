@@ -123,6 +123,16 @@ def test_bad_recordings_are_refused_with_the_reason(tmp_path, plan, change, reas
     assert not (tmp_path / "set" / "data").exists()
 
 
+@pytest.mark.parametrize("field", ["applied", "measured_gripper", "observation_stamp"])
+def test_a_recording_of_older_messages_is_refused_and_others_are_exported(tmp_path, plan, field):
+    plan.write(tmp_path / "b.mcap")
+    plan.undefined = field
+    plan.write(tmp_path / "a.mcap")
+    old, new = export(tmp_path, tmp_path / "set")
+    assert f"lack ['{field}']" in old.line()
+    assert new.accepted
+
+
 def test_limits_can_be_widened(tmp_path, plan):
     plan.pause_after, plan.outcome = {4: 3.0}, "timeout"
     plan.write(tmp_path / "a.mcap")
