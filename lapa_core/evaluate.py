@@ -100,6 +100,7 @@ def rollouts(
     for episode in tqdm(range(config.episodes), disable=not config.progress, leave=False):
         family = families[episode % len(families)]
         observation, info = env.reset(seed=config.seed + episode, options={"family": family})
+        policy.reset()
         terminated = truncated = False
         while not (terminated or truncated):
             start = time.perf_counter()

@@ -19,6 +19,7 @@ from lapa_core.checkpoint import load_config
 from lapa_core.errors import ActionError, CheckpointError, ContractError
 from lapa_core.image import preprocess
 from lapa_core.paths import CHECKPOINTS_DIR
+from lapa_core.vla.history import HISTORY, CodeMemory
 
 DEFAULT_CHECKPOINT = CHECKPOINTS_DIR / "sim_policy"
 """The policy that ships with the package, trained for the simulator."""
@@ -94,9 +95,13 @@ class Gripper:
 class Policy:
     """A finetuned policy, rebuilt from its checkpoint alone."""
 
-    def __init__(self, engine: Engine, config: dict[str, Any]):
-        """Wrap an engine; `config` is the checkpoint's."""
+    def __init__(self, engine: Engine, config: dict[str, Any], *, memory: CodeMemory | None = None):
+        """Wrap an engine; `config` is the checkpoint's, `memory` what `CodeMemory.of` makes of it.
+
+        Without a memory, a policy that reads the codes of earlier frames is one whose engine remembers them.
+        """
         self.engine = engine
+        self._memory = memory
         self._gripper = Gripper(float(config.get("gripper_hysteresis", 0.0)))
         self._instruction = ""
         self.image_px: int = config["image_px"]
@@ -147,7 +152,7 @@ class Policy:
         engine = load_engine(
             directory, device, temperature=temperature, top_k=top_k, seed=seed, latents=latents, compile=compile
         )  # fmt: skip
-        return cls(engine, config)
+        return cls(engine, config, memory=CodeMemory.of(config))
 
     def act(
         self,
@@ -172,8 +177,11 @@ class Policy:
             raise ActionError("the instruction is empty; say what the robot shall do")
         if instruction != self._instruction:
             self._instruction = instruction
-            self._gripper.reset()
+            self._forget()
         decided = self._decide(preprocess(frame_HWC, self.image_px), instruction, extra)
+        if self._memory is not None:
+            assert decided.latent is not None, "an engine names the codes that its policy reads"
+            self._memory.remember(decided.latent)
         action_7 = decided.action_7.copy()
         action_7[6] = self._gripper(float(action_7[6]))
         delta = EndEffectorDelta.from_array(action_7)
@@ -185,17 +193,33 @@ class Policy:
         instruction: str,
         extra: Mapping[str, NDArray[Any]] | None,
     ) -> Decision:
-        if not extra:
+        own = {
+            name: preprocess(value, self.image_px) if value.ndim == 3 else value
+            for name, value in (extra or {}).items()
+        }
+        if self._memory is not None:
+            own[HISTORY] = self._memory.codes()
+        if not own:
             return self.engine.step(frame_SS3, instruction)
         if not isinstance(self.engine, ManyInputsEngine):
             raise ContractError(
-                f"{sorted(extra)} are given, but this policy takes one image and an instruction"
+                f"{sorted(own)} are given, but this policy takes one image and an instruction"
             )
-        own = {
-            name: preprocess(value, self.image_px) if value.ndim == 3 else value
-            for name, value in extra.items()
-        }
         return self.engine.step_with(frame_SS3, instruction, own)
+
+    def _forget(self) -> None:
+        self._gripper.reset()
+        if self._memory is not None:
+            self._memory.forget()
+
+    def reset(self) -> None:
+        """Begin an episode: forget the gripper's state and the codes of earlier frames.
+
+        Another instruction does the same by itself; the same one again does not.
+        """
+        self._forget()
+        if (reset := getattr(self.engine, "reset", None)) is not None:
+            reset()
 
     def close(self) -> None:
         """Give back what the engine holds: the connection to a server."""

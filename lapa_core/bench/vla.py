@@ -45,6 +45,7 @@ from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.decode.choose import greedy
 from lapa_core.vla.decode.int8 import int8_steps
 from lapa_core.vla.decode.static import DecodeOptions, Decoder, head_tokens
+from lapa_core.vla.extra import blank_extra, extra_tensors
 from lapa_core.vla.lwm.model import LwmVla
 
 Decode = Callable[[Inputs], Tensor]
@@ -91,18 +92,21 @@ class BenchVlaConfig:
 
 
 class Eye:
-    """Frames of noise, and from a frame to ids in host memory."""
+    """Frames of noise, and from a frame to ids in host memory; other inputs are blank."""
 
     def __init__(self, model: VlaModel):
         side = model.config.image_px
         rng = np.random.default_rng(0)
         self._frames = rng.integers(0, 256, (_FRAMES, side, side, 3), np.uint8)
         self._model = model
+        others = {name: value[None] for name, value in blank_extra(model).items()}
+        self._others = extra_tensors(others, model.device)
 
     def inputs(self, number: int, instruction: str = INSTRUCTION) -> Inputs:
         """Return the model's inputs of one frame."""
         frame_1HWC = torch.from_numpy(self._frames[number % _FRAMES][None])
-        return self._model.prepare(to_float(frame_1HWC.to(self._model.device)), [instruction])
+        image_1CHW = to_float(frame_1HWC.to(self._model.device))
+        return self._model.prepare(image_1CHW, [instruction], self._others)
 
     @torch.no_grad()
     def act(self, decode: Decode, number: int, instruction: str = INSTRUCTION) -> NDArray[np.int64]:

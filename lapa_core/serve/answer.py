@@ -14,6 +14,7 @@ from lapa_core.policy import Decision, Policy, PolicyStep
 from lapa_core.serve.batch import Asked, Batcher, Timing
 from lapa_core.serve.schema import DECISION, REQUEST, Inputs, parse_request
 from lapa_core.serve.wire import pack
+from lapa_core.vla.history import CodeMemory
 
 
 class SharedEngine:
@@ -45,7 +46,7 @@ class Session:
     def __init__(self, batcher: Batcher, config: dict[str, Any], gone: Callable[[], bool]):
         """Make the client's policy from the checkpoint's config."""
         self._engine = SharedEngine(batcher, gone)
-        self._policy = Policy(self._engine, config)
+        self._policy = Policy(self._engine, config, memory=CodeMemory.of(config))
         self._inputs = Inputs.of(config)
         self._previous_s: float | None = None
 

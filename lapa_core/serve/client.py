@@ -23,6 +23,7 @@ from lapa_core.policy import SERVER_SCHEMES, Decision, Policy
 from lapa_core.serve.config import TOKEN_VARIABLE, read_token
 from lapa_core.serve.schema import DECISION, IMAGE, PROMPT, REQUEST, Inputs
 from lapa_core.serve.wire import pack, unpack
+from lapa_core.vla.history import HISTORY
 
 try:
     from websockets.exceptions import (
@@ -101,6 +102,11 @@ class RemoteEngine:
             self.close()
             raise ServerError(f"{self._address} answered something else than it was asked")
         return self._decision(reply)
+
+    def reset(self) -> None:
+        """Let the server forget the codes of earlier frames, which it remembers per connection."""
+        if self.config.get(HISTORY):
+            self.close()
 
     def close(self) -> None:
         """Drop the connection; the next `step` makes another."""

@@ -4,8 +4,8 @@
 Training, checkpoints, the engine and the benches know a model by what is here alone. A family of models is a
 configuration (it imports no torch) and a subclass of `VlaModel`, named in `FAMILIES` and imported when it is used.
 
-Shapes: B frames, K latent tokens, N codes, A action dimensions (7), Q bins of the largest dimension, F features,
-H actions of a chunk.
+Shapes: B frames, K latent tokens, N codes, M earlier frames whose codes are read, A action dimensions (7), Q bins of
+the largest dimension, F features, H actions of a chunk.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from lapa_core.actions.bins import ActionBins
-from lapa_core.errors import CheckpointError, ContractError
+from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.train.augment import ALONE
 from lapa_core.train.sampling import Part
 from lapa_core.vla.chunk import ChunkHead
 from lapa_core.vla.config import ModelConfig
 from lapa_core.vla.decode.choose import Choose
+from lapa_core.vla.earlier import EarlierCodes
+from lapa_core.vla.history import HISTORY
 from lapa_core.vla.text import TextSide
 
 __all__ = [
@@ -66,6 +68,8 @@ class VlaModel(nn.Module, ABC):
     """Of the features that the action and the chunk head read; the training loop sets its share `p`."""
     chunk_head: ChunkHead | None
     """Continuous head; None: it has none."""
+    earlier: EarlierCodes | None
+    """Vectors of the codes of earlier frames; None: the prompt has none."""
 
     def __init__(self, config: ModelConfig, text: TextSide | None):
         """Keep what every model has; a subclass takes the same arguments and builds the rest."""
@@ -74,6 +78,7 @@ class VlaModel(nn.Module, ABC):
         self.latent, self.bins = None, None
         self.dropout = nn.Dropout(0.0)
         self.chunk_head = None
+        self.earlier = None
 
     @classmethod
     @abstractmethod
@@ -97,8 +102,34 @@ class VlaModel(nn.Module, ABC):
         Args:
             image_BCHW: float in [0, 1] at `config.image_px`, on the model's device.
             instructions: one per image.
-            extra: further cameras (B, C, H, W) and proprioception (B, S) by name, for models that take them.
+            extra: further cameras (B, C, H, W) and proprioception (B, S) by name, for models that take them; `history`
+                (B, M, K), the codes of earlier frames, for one that reads them.
         """
+
+    def take_history(
+        self, batch: int, extra: Mapping[str, Tensor] | None
+    ) -> tuple[Inputs, dict[str, Tensor]]:
+        """Divide the extra inputs into the codes of earlier frames, if the model reads them, and the others.
+
+        Raises:
+            ContractError: the model reads none.
+            DataError: they are missing or of another shape.
+        """
+        others = dict(extra or {})
+        codes_BMK = others.pop(HISTORY, None)
+        if self.earlier is None:
+            if codes_BMK is not None:
+                raise ContractError(
+                    "codes of earlier frames are given, but this model was trained without; train with --history"
+                )
+            return {}, others
+        shape = (batch, *self.earlier.shape)
+        if codes_BMK is None or tuple(codes_BMK.shape) != shape:
+            found = "missing" if codes_BMK is None else f"of shape {tuple(codes_BMK.shape)}"
+            raise DataError(
+                f"the codes of earlier frames are {found}; this model reads {shape} (frames, earlier frames, tokens)"
+            )
+        return {HISTORY: codes_BMK}, others
 
     def read(self, inputs: Inputs) -> Inputs:
         """Compute once what all heads share, and return inputs that hold it; the same where nothing is shared."""
@@ -199,6 +230,19 @@ class VlaModel(nn.Module, ABC):
         """Add a fresh continuous head on the model's device: `steps` actions, scaled by these statistics."""
         device = next(self.parameters()).device
         self.chunk_head = ChunkHead(self.width, mean_A, spread_A, steps).to(device)
+
+    def give_history(self, most: int) -> None:
+        """Let the prompt hold the codes of the `most` frames before, as the latent head names them: fresh vectors.
+
+        Raises:
+            CheckpointError: the model has no latent head.
+        """
+        self.earlier = EarlierCodes(most, *self.need_latent(), *self.prompt_form).to(self.device)
+
+    @property
+    def prompt_form(self) -> tuple[int, float]:
+        """Width of the vectors in the prompt, and what a fresh table's are scaled by."""
+        return self.width, 1.0
 
     @abstractmethod
     def drop_latent_head(self) -> None:

@@ -2,7 +2,8 @@
 """Policy models as checkpoints: `pretrained` (latent head) and `policy` (ready for `Policy.load`).
 
 config.json says which family of models it is and its sizes (`model`), the text side (`text`), the latent head
-(`latent`), how actions are decoded (`decoder`: head, table, chunk, or null before finetuning) and with which bins.
+(`latent`), of how many earlier frames it reads the codes (`history`), how actions are decoded (`decoder`: head, table,
+chunk, or null before finetuning) and with which bins.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lapa_core.errors import CheckpointError, ContractError
 from lapa_core.robot.contract import load_contract
 from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.config import ModelConfig
+from lapa_core.vla.history import HISTORY
 
 PRETRAINED, POLICY = "pretrained", "policy"
 WEIGHTS_PREFIX = "model."
@@ -108,6 +110,7 @@ def description(
         "latent": None if model.latent is None else list(model.latent),
         "decoder": _decoder(model, table_QA),
         **({} if model.chunk_head is None else {"chunk": model.chunk_head.steps}),
+        **({} if model.earlier is None else {HISTORY: model.earlier.shape[0]}),
         **facts,
         "provenance": provenance(),
     }
@@ -187,6 +190,8 @@ def _build(directory: Path, config: Mapping[str, Any], weights: dict[str, Tensor
         model = family(sizes, text)
     if config["latent"] is not None:
         model.give_latent_head(*config["latent"])
+    if most := config.get(HISTORY, 0):
+        model.give_history(most)
     if config["decoder"] == "head":
         model.give_action_head(ActionBins.from_dict(config["bins"]))
     if config["decoder"] == "chunk":

@@ -58,7 +58,8 @@ class VlaEngine:
         own = float(loaded.config.get("temperature", 0.0))
         self._temperature = own if temperature is None else temperature
         self._model = loaded.model
-        self._latents = latents and loaded.model.latent is not None
+        reads_its_own = loaded.model.earlier is not None
+        self._latents = reads_its_own or (latents and loaded.model.latent is not None)
         device = loaded.model.device
         self._generator = torch.Generator(device)
         self._choose = make_choose(self._temperature, self._generator, top_k=top_k)
@@ -70,7 +71,7 @@ class VlaEngine:
         )
         side = loaded.model.config.image_px
         blank = np.zeros((side, side, 3), np.uint8)
-        self.step_with(blank, "", blank_extra(loaded.model.config))
+        self.step_with(blank, "", blank_extra(loaded.model))
         self._generator.manual_seed(seed)
 
     def step(self, frame_SS3: NDArray[np.uint8], instruction: str) -> Decision:
@@ -129,7 +130,7 @@ class VlaEngine:
         return [self._discrete(*pair) for pair in zip(bins_B7, latents, strict=True)]
 
     def _codes(self, inputs: Inputs) -> Tensor | None:
-        """Return the codes (B, K) of a table's actions, or those that were asked for; none: nobody reads them."""
+        """Return the codes (B, K) of a table's actions, or those that somebody reads; none: nobody does."""
         if self._table_QA is not None:
             return self._model.decode(inputs, "latent", self._choose)
         return self._model.decode(inputs, "latent", greedy) if self._latents else None

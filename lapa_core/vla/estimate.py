@@ -27,6 +27,8 @@ from lapa_core.vla.base import Inputs, VlaModel, model_class
 from lapa_core.vla.checkpoint import load_model_config
 from lapa_core.vla.config import FinetuneConfig, ModelConfig, PretrainConfig, TrunkConfig
 from lapa_core.vla.hf.config import HfConfig
+from lapa_core.vla.history import HISTORY
+from lapa_core.vla.loop import settle_history
 from lapa_core.vla.words import Vocabulary
 
 LATENT = (4, 8)
@@ -174,6 +176,7 @@ def _meta_model(config: PretrainConfig | FinetuneConfig, sizes: ModelConfig) -> 
     model = model_class(sizes.KIND)(sizes, text)
     if isinstance(config, PretrainConfig) or config.latent_weight:
         model.give_latent_head(*LATENT)
+        settle_history(config, model)
     if isinstance(config, FinetuneConfig):
         if config.continuous:
             model.give_chunk_head([0.0] * 7, [1.0] * 7, config.chunk)
@@ -235,8 +238,12 @@ def _loss(model: VlaModel, inputs: Inputs, batch: int) -> Tensor:
 def _example(model: VlaModel, batch: int) -> Inputs:
     """Return inputs of the longest sequence, without memory."""
     sizes: Any = model.config
+    told = {}
+    if model.earlier is not None:
+        told[HISTORY] = torch.zeros(batch, *model.earlier.shape, dtype=torch.int64)
     if sizes.KIND == "film":
         return {
+            **told,
             "image": torch.zeros(batch, 3, sizes.image_px, sizes.image_px),
             "words": torch.zeros(batch, sizes.max_words, dtype=torch.int64),
         }
@@ -248,14 +255,15 @@ def _example(model: VlaModel, batch: int) -> Inputs:
             "open_action": TAG_TOKENS,
         }
         inputs = {k: torch.zeros(batch, n, dtype=torch.int64) for k, n in ids.items()}
-        return {**inputs, "seen": torch.ones(batch, sizes.max_text, dtype=torch.bool)}
-    return _hf_example(model, batch)
+        return {**inputs, **told, "seen": torch.ones(batch, sizes.max_text, dtype=torch.bool)}
+    return {**_hf_example(model, batch), **told}
 
 
 def _hf_example(model: Any, batch: int) -> Inputs:
     sizes = model.config
     frame = model.family.side_tokens(sizes.image_px) ** 2 * len(sizes.cameras)
     length = frame + sizes.max_text + (sizes.state_dim > 0)
+    length += 0 if model.earlier is None else model.earlier.places
     axes = model.family.positions(
         torch.zeros(1, length, dtype=torch.int64),
         torch.ones(1, length, dtype=torch.bool),
@@ -275,8 +283,10 @@ def _hf_example(model: Any, batch: int) -> Inputs:
 def _positions(inputs: Inputs) -> int:
     if "ids" in inputs:
         return inputs["ids"].shape[1]
-    parts = ("text", "vision", "open_action")
-    return sum(inputs[name].shape[1] for name in parts) if "text" in inputs else 0
+    if "text" not in inputs:
+        return 0
+    told = inputs[HISTORY][0].numel() if HISTORY in inputs else 0
+    return told + sum(inputs[name].shape[1] for name in ("text", "vision", "open_action"))
 
 
 def _standing(model: VlaModel, config: PretrainConfig | FinetuneConfig, processes: int) -> Memory:

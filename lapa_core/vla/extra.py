@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model takes beside one image and an instruction: further cameras, and the measured state.
+"""What a model takes beside one image and an instruction: further cameras, the measured state, earlier codes.
 
 Shapes: N frames of the data set, B frames of a batch, S side [px], D numbers of the state.
 """
@@ -19,11 +19,13 @@ from lapa_core.data.episode import open_source
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.train.augment import to_float
+from lapa_core.vla.base import VlaModel
 from lapa_core.vla.config import ModelConfig
 from lapa_core.vla.hf.config import HfConfig
+from lapa_core.vla.history import HISTORY, NO_CODE
 
 STATE = "state"
-"""Name of the state among the extra inputs; the others are cameras."""
+"""Name of the state among the extra inputs; but for it and `HISTORY` they are cameras."""
 
 
 def load_extra(
@@ -70,22 +72,22 @@ def _load_states(data: Path, dim: int, count: int) -> NDArray[np.float32]:
 def extra_tensors(
     extra: Mapping[str, NDArray[Any]], device: torch.device
 ) -> dict[str, Tensor] | None:
-    """Return a batch of extra inputs as `VlaModel.prepare` takes them: cameras as images, the state as it is."""
+    """Return a batch of extra inputs as `VlaModel.prepare` takes them: cameras as images, the others as they are."""
     tensors = {}
     for name, rows in extra.items():
         tensor = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
-        tensors[name] = tensor if name == STATE else to_float(tensor)
+        tensors[name] = tensor if name in (STATE, HISTORY) else to_float(tensor)
     return tensors or None
 
 
-def blank_extra(sizes: ModelConfig) -> dict[str, NDArray[Any]]:
+def blank_extra(model: VlaModel) -> dict[str, NDArray[Any]]:
     """Return extra inputs of one frame with nothing in them, to warm a policy up."""
-    if not isinstance(sizes, HfConfig):
-        return {}
-    side = sizes.image_px
-    blank: dict[str, NDArray[Any]] = {
-        camera: np.zeros((side, side, 3), np.uint8) for camera in sizes.cameras[1:]
-    }
-    if sizes.proprioception:
-        blank[STATE] = np.zeros(sizes.state_dim, np.float32)
+    blank: dict[str, NDArray[Any]] = {}
+    if model.earlier is not None:
+        blank[HISTORY] = np.full(model.earlier.shape, NO_CODE, np.int64)
+    if isinstance(sizes := model.config, HfConfig):
+        frame = np.zeros((sizes.image_px, sizes.image_px, 3), np.uint8)
+        blank |= dict.fromkeys(sizes.cameras[1:], frame)
+        if sizes.proprioception:
+            blank[STATE] = np.zeros(sizes.state_dim, np.float32)
     return blank

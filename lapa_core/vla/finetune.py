@@ -30,6 +30,7 @@ from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
 from lapa_core.vla.config import FinetuneConfig, ModelConfig
 from lapa_core.vla.extra import load_extra
+from lapa_core.vla.history import HISTORY, earlier_codes
 from lapa_core.vla.labelled import (
     drawn_episodes,
     frame_codes,
@@ -48,6 +49,7 @@ from lapa_core.vla.loop import (
     run_command,
     run_loop,
     save_trained,
+    settle_history,
     shaping,
     spread_rows,
     stored_types,
@@ -62,6 +64,7 @@ from lapa_core.vla.metrics import (
     token_report,
 )
 from lapa_core.vla.objective import FinetuneObjective
+from lapa_core.vla.pretrain import check_labels
 
 __all__ = ["PRESETS", "PRESET_NOTES", "FinetuneConfig", "labelled_subset", "main", "train"]
 
@@ -77,10 +80,13 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
         extra = load_extra(config.data, sizes, store, progress=config.progress)
     drawn = labelled_subset(store, config.episodes, config.subset_seed)
     bins = ActionBins.fit(true_actions(drawn), config.max_bins)
-    examples = make_examples(config, store, drawn, bins, extra)
+    labels = read_labels(config, store)
+    if labels is not None and config.history:
+        extra[HISTORY] = earlier_codes(labels.pairs_P2, labels.codes_PK, len(store), config.history)
+    examples = make_examples(config, store, drawn, bins, extra, labels)
 
     torch.manual_seed(config.seed)
-    model = start_from(config, drawn, bins)
+    model = start_from(config, drawn, bins, labels)
     types = stored_types(model)
     objective = FinetuneObjective(
         model,
@@ -100,6 +106,7 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     facts: dict[str, Any] = {
         **policy_facts(contract, bins, config.temperature),
         "gripper_hysteresis": config.gripper_hysteresis,
+        **({} if labels is None else {"laq": labels.checkpoint_hash, "gap_s": labels.gap_s}),
         "metrics": report(config, bins, predicted_RA, true_actions(drawn)[report_R]),
         "training": settings,
         "instructions": sorted(set(drawn.instructions))[:100],
@@ -123,10 +130,26 @@ def pretrained_sizes(init: Path) -> ModelConfig:
     return load_model_config(init)
 
 
-def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> VlaModel:
+def read_labels(config: FinetuneConfig, store: FrameStore) -> LatentLabels | None:
+    """Return the codes of the labelled data set, where the latent head is kept.
+
+    Raises:
+        DataError: they are not of this data set.
+    """
+    if not config.latent_weight or config.labels is None:
+        return None
+    labels = LatentLabels.load(config.labels)
+    check_labels(labels, store)
+    return labels
+
+
+def start_from(
+    config: FinetuneConfig, store: FrameStore, bins: ActionBins, labels: LatentLabels | None
+) -> VlaModel:
     """Build the model: a pretrained one when `init` is given, else a fresh one; the head for actions is always fresh.
 
     Raises:
+        ContractError: the pretrained one reads the codes of another number of earlier frames.
         DataError: the latent head that is kept speaks the codes of another latent action model.
     """
     if config.init is None:
@@ -135,10 +158,11 @@ def start_from(config: FinetuneConfig, store: FrameStore, bins: ActionBins) -> V
         model = load_vla(config.init).model
         model.drop_action_head()
     model.chunk_head = None
-    if config.latent_weight:
-        _keep_latent_head(config, model)
-    else:
+    if labels is None:
         model.drop_latent_head()
+    else:
+        _keep_latent_head(config, model, labels)
+    settle_history(config, model)
     if config.continuous:
         actions_NA = true_actions(store).astype(np.float64)
         model.give_chunk_head(
@@ -159,6 +183,7 @@ def make_examples(
     drawn: FrameStore,
     bins: ActionBins,
     extra: dict[str, NDArray[Any]],
+    codes: LatentLabels | None,
 ) -> Examples:
     """Join the drawn frames with the labels that the objective reads."""
     labels: dict[str, Tensor] = {"bins": torch.from_numpy(bins.encode(true_actions(drawn)))}
@@ -166,8 +191,8 @@ def make_examples(
         chunk, known = future_actions(drawn, config.chunk)
         labels = {"chunk": torch.from_numpy(chunk), "known": torch.from_numpy(known)}
     rows_N = frame_rows(store, drawn_episodes(store, config.episodes, config.subset_seed))
-    if config.latent_weight and config.labels is not None:
-        labels["codes"] = torch.from_numpy(frame_codes(config.labels, store)[rows_N])
+    if codes is not None:
+        labels["codes"] = torch.from_numpy(frame_codes(codes, store)[rows_N])
     return Examples(
         frames_NSSC=drawn.frames,
         rows_M=np.arange(len(drawn)),
@@ -216,9 +241,7 @@ def report(
     return {**figures, "action": asdict(action_error(actions_RA, true_RA))}
 
 
-def _keep_latent_head(config: FinetuneConfig, model: VlaModel) -> None:
-    assert config.labels is not None
-    labels = LatentLabels.load(config.labels)
+def _keep_latent_head(config: FinetuneConfig, model: VlaModel, labels: LatentLabels) -> None:
     shape = (labels.codes_PK.shape[1], labels.codes)
     made_by = None if config.init is None else load_config(config.init).get("laq")
     if model.latent is None:

@@ -18,7 +18,6 @@ from lapa_core.errors import ContractError, DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.robot.contract import load_contract
 from lapa_core.vla.objective import UNLABELLED
-from lapa_core.vla.pretrain import check_labels
 
 UNSAID_CONTRACT = "wx250s_sim"
 """What a policy carries whose data set names no contract."""
@@ -91,14 +90,8 @@ def frame_rows(store: FrameStore, episodes_D: NDArray[np.int64]) -> NDArray[np.i
     return np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in episodes_D])
 
 
-def frame_codes(folder: Path, store: FrameStore) -> NDArray[np.int64]:
-    """Return the codes (N, K) of every frame of a data set; `UNLABELLED` where a frame has none.
-
-    Raises:
-        DataError: the labels are not of this data set.
-    """
-    labels = LatentLabels.load(folder)
-    check_labels(labels, store)
+def frame_codes(labels: LatentLabels, store: FrameStore) -> NDArray[np.int64]:
+    """Return the codes (N, K) of every frame of a data set; `UNLABELLED` where a frame has none."""
     codes_NK = np.full((len(store), labels.codes_PK.shape[1]), UNLABELLED, dtype=np.int64)
     codes_NK[labels.pairs_P2[:, 0]] = labels.codes_PK
     return codes_NK

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapa_core.checkpoint import load_config
+from lapa_core.errors import ContractError
 from lapa_core.train.augment import load_images, random_light, random_shift
 from lapa_core.train.parallel import Parallel, leave, to_master, whole
 from lapa_core.train.rows import Rows
@@ -120,6 +121,22 @@ def shaping(config: LoopConfig, model: VlaModel) -> dict[str, Any]:
     if init := fields.get("init"):  # states leave out what stands still: it must be the same again
         fields["init_sha256"] = load_config(init)["weights_sha256"]
     return {**fields, "model": describe(model.config)}
+
+
+def settle_history(config: LoopConfig, model: VlaModel) -> None:
+    """Let a model read the codes of as many earlier frames as the stage asks for.
+
+    Raises:
+        ContractError: `init` was trained with another number.
+    """
+    own = 0 if model.earlier is None else model.earlier.shape[0]
+    if own and own != config.history:
+        raise ContractError(
+            f"the checkpoint to start from reads the codes of {own} earlier frame(s), history is {config.history}; "
+            f"give --history {own}, or start from another"
+        )
+    if config.history and not own:
+        model.give_history(config.history)
 
 
 def open_run(config: LoopConfig, settings: dict[str, Any], parallel: Parallel) -> TrainingRun:

@@ -26,6 +26,7 @@ from lapa_core.vla.base import VlaModel, model_class
 from lapa_core.vla.checkpoint import PRETRAINED, load_model_config, load_vla
 from lapa_core.vla.config import PretrainConfig
 from lapa_core.vla.extra import load_extra
+from lapa_core.vla.history import HISTORY, earlier_codes
 from lapa_core.vla.loop import (
     Examples,
     Recipe,
@@ -35,6 +36,7 @@ from lapa_core.vla.loop import (
     run_command,
     run_loop,
     save_trained,
+    settle_history,
     shaping,
     spread_rows,
     stored_types,
@@ -93,6 +95,8 @@ def train(config: PretrainConfig, store: FrameStore | None = None) -> VlaTrained
     store = frames_only(store, config.max_episodes)
     labels = LatentLabels.load(config.labels)
     check_labels(labels, store, config.laq)
+    if config.history:
+        extra[HISTORY] = earlier_codes(labels.pairs_P2, labels.codes_PK, len(store), config.history)
 
     torch.manual_seed(config.seed)
     model = _start(config, store, labels)
@@ -143,6 +147,8 @@ def _start(config: PretrainConfig, store: FrameStore, labels: LatentLabels) -> V
         model.drop_action_head()
     if model.latent != (tokens, labels.codes):
         model.give_latent_head(tokens, labels.codes)
+        model.earlier = None  # read codes of other numbers
+    settle_history(config, model)
     return model
 
 

@@ -18,6 +18,7 @@ from lapa_core.train.augment import ALONE
 from lapa_core.train.sampling import Part
 from lapa_core.vla.base import Choose, Head, Inputs, VlaModel
 from lapa_core.vla.config import TrunkConfig
+from lapa_core.vla.history import HISTORY
 from lapa_core.vla.trunk import FilmTrunk
 from lapa_core.vla.words import PAD, UNKNOWN, Vocabulary
 
@@ -79,19 +80,22 @@ class SmallVla(VlaModel):
         instructions: Sequence[str],
         extra: Mapping[str, Tensor] | None = None,
     ) -> Inputs:
-        """Return `image` and padded `words`.
+        """Return `image` and padded `words`, and the codes of earlier frames where they are read.
 
         Raises:
-            ContractError: something is given beside one image and an instruction.
+            ContractError: something else is given beside one image and an instruction.
+            DataError: the codes of earlier frames are missing or of another shape.
         """
-        if extra:
+        told, others = self.take_history(len(instructions), extra)
+        if others:
             raise ContractError(
-                f"{sorted(extra)} are given, but the small model takes one image and an instruction"
+                f"{sorted(others)} are given, but the small model takes one image and an instruction"
             )
         words_BL = np.stack(
             [self.text.encode(text, self.config.max_words) for text in instructions]
         )
-        return {"image": image_BCHW, "words": torch.from_numpy(words_BL).to(image_BCHW.device)}
+        words = torch.from_numpy(words_BL).to(image_BCHW.device)
+        return {"image": image_BCHW, "words": words, **told}
 
     def forget_words(self, inputs: Inputs, share: float, part: Part = ALONE) -> Inputs:
         """Replace a random share of the words by `<unk>`."""
@@ -120,8 +124,14 @@ class SmallVla(VlaModel):
         """Return the features (B, F)."""
         if "features" in inputs:
             return inputs["features"]
-        features_BF: Tensor = self.trunk(inputs["image"], inputs["words"])
+        beside_BT = None if self.earlier is None else self.earlier(inputs[HISTORY]).sum(dim=1)
+        features_BF: Tensor = self.trunk(inputs["image"], inputs["words"], beside_BT)
         return features_BF
+
+    @property
+    def prompt_form(self) -> tuple[int, float]:
+        """As `VlaModel`: earlier codes are added to the embedding of the words."""
+        return self.config.text_dim, 1.0
 
     def latent_logits(self, inputs: Inputs, codes_BK: Tensor) -> Tensor:
         """Return (B, K, N); the tokens are named at once, so the codes before one change nothing."""

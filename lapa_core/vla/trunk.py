@@ -86,9 +86,13 @@ class FilmTrunk(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(2))
         self.mix_film = nn.ModuleList(Film(features, text_dim) for _ in self.mix)
 
-    def forward(self, image_BCHW: Tensor, words_BL: Tensor) -> Tensor:
-        """Return features (B, F) of images in [0, 1] and padded word indices."""
+    def forward(
+        self, image_BCHW: Tensor, words_BL: Tensor, beside_BT: Tensor | None = None
+    ) -> Tensor:
+        """Return features (B, F) of images in [0, 1], padded word indices, and what is told beside the words."""
         text_BT = self.text(words_BL)
+        if beside_BT is not None:
+            text_BT = text_BT + beside_BT
         x_BCHW = self.stem(2.0 * image_BCHW - 1.0)
         for block in self.blocks:
             x_BCHW = block(x_BCHW, text_BT)

@@ -36,13 +36,21 @@ class TwoFamilies:
 
 
 class Still:
+    def __init__(self):
+        self.episodes = 0
+
+    def reset(self):
+        self.episodes += 1
+
     def act(self, frame, instruction):
         return SimpleNamespace(delta=EndEffectorDelta.from_array(np.zeros(7)))
 
 
 def test_families_take_turns_on_scenes_fixed_by_seeds():
     env = TwoFamilies()
-    report = rollouts(Still(), env, FAMILIES, EvalConfig(episodes=4, seed=7, progress=False))
+    still = Still()
+    report = rollouts(still, env, FAMILIES, EvalConfig(episodes=4, seed=7, progress=False))
+    assert still.episodes == 4, "the same words again are another episode"
     assert env.seeds == [(7, "easy"), (8, "hard"), (9, "easy"), (10, "hard")]
     assert report.overall.rate == 0.5
     assert report.families["easy"].successes == 2

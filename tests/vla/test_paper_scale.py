@@ -19,6 +19,7 @@ from lapa_core.checkpoint import load_config
 from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import make_features
 from lapa_core.errors import ContractError, DataError
+from lapa_core.laq.labels import LatentLabels
 from lapa_core.policy import Policy
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.vla import finetune, pretrain, table
@@ -209,7 +210,7 @@ def test_codes_and_chunks_stay_inside_their_episodes(tmp_path):
     store = toy_store(episodes=3, length=5)
     pairs = store.valid_pairs(0.4)
     labels = write_labels(tmp_path / "l", store, store.episode_ids[pairs[:, :1]] % 4, gap_s=0.4)
-    codes = frame_codes(labels, store)[frame_rows(store, np.array([2, 0]))]
+    codes = frame_codes(LatentLabels.load(labels), store)[frame_rows(store, np.array([2, 0]))]
     assert codes[:, 0].tolist() == [
         2,
         2,

@@ -33,11 +33,13 @@ LOOP: dict[str, Any] = {
 LWM: dict[str, Any] = {**LOOP, "model": LWM_DEBUG, "unknown_word_share": 0.0, "labels": Path()}
 QWEN = HfConfig(model="toy-qwen2_5_vl", image_px=16, max_text=200, freeze_vision=False)
 CASES: dict[str, LoopConfig] = {
-    "film_ddp": PretrainConfig(**LOOP, model=SMALL, labels=Path(), unknown_word_share=0.2),
+    "film_ddp": PretrainConfig(**LOOP, model=SMALL, labels=Path(), unknown_word_share=0.2, history=1),
     "lwm_ddp": PretrainConfig(**LWM, micro_batch=2, length_window=2),
     "lwm_fsdp2": PretrainConfig(**LWM, parallel="fsdp2", recompute=True, micro_batch=2),
-    "lwm_lora": PretrainConfig(**LWM, parallel="fsdp2", lora_rank=4),
-    "hf_fsdp2": PretrainConfig(**{**LWM, "model": QWEN}, parallel="fsdp2", recompute=True),
+    "lwm_lora": PretrainConfig(**LWM, parallel="fsdp2", lora_rank=4, history=1),
+    "hf_fsdp2": PretrainConfig(
+        **{**LWM, "model": QWEN}, parallel="fsdp2", recompute=True, history=2
+    ),
     "finetune_ddp": FinetuneConfig(**LOOP, model=SMALL, head_steps=2, dropout=0.0, max_bins=8),
     "finetune_fsdp2": FinetuneConfig(
         **LOOP, model=LWM_DEBUG, parallel="fsdp2", head_steps=2, dropout=0.0, max_bins=8
@@ -48,7 +50,7 @@ CASES: dict[str, LoopConfig] = {
 _BF16 = {"parallel": "fsdp2", "precision": "bf16", "recompute": True, "micro_batch": 2}
 NEAR: dict[str, tuple[str, LoopConfig]] = {
     "bf16": ("lwm_fsdp2", PretrainConfig(**{**LWM, **_BF16})),
-    "bf16_lora": ("lwm_lora", PretrainConfig(**{**LWM, **_BF16, "lora_rank": 4})),
+    "bf16_lora": ("lwm_lora", PretrainConfig(**{**LWM, **_BF16, "lora_rank": 4}, history=1)),
 }
 """Name -> the case of `CASES` that computes nearly the same in float32, and the recipe."""
 

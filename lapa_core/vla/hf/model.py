@@ -25,7 +25,15 @@ from lapa_core.vla.decode.protocol import KvStore, Prompt
 from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.hf.families import family_of
 from lapa_core.vla.hf.heads import TokenHead
-from lapa_core.vla.hf.text import STATE_ID, HfText, located, read_backbone_config, readable
+from lapa_core.vla.hf.text import (
+    EARLIER_ID,
+    STATE_ID,
+    HfText,
+    located,
+    read_backbone_config,
+    readable,
+)
+from lapa_core.vla.history import HISTORY
 from lapa_core.vla.sequence import SequenceVla
 
 _ATTENTION = "sdpa"
@@ -102,13 +110,16 @@ class HfVla(SequenceVla):
         """Normalise the images and lay out the prompts, padded on the left.
 
         Raises:
-            DataError: a camera or the state is missing or of the wrong shape; an instruction that cannot be asked.
+            ContractError: codes of earlier frames for a model that reads none.
+            DataError: a camera, the state or the codes of earlier frames are missing or of the wrong shape; an
+                instruction that cannot be asked.
         """
         text, config = self._need_text(), self.config
-        given = {**(extra or {}), config.cameras[0]: image_BCHW}
+        told, others = self.take_history(len(instructions), extra)
+        given = {**others, config.cameras[0]: image_BCHW}
         shape = (len(instructions), 3, config.image_px, config.image_px)
         frames = [_pick(given, name, shape) for name in config.cameras]
-        rows = [text.encode(instruction, config) for instruction in instructions]
+        rows = [text.encode(instruction, config, self._earlier) for instruction in instructions]
         length = -(-max(map(len, rows)) // _STEP) * _STEP
         ids_BL = torch.tensor([(0,) * (length - len(row)) + row for row in rows])
         lengths_B1 = torch.tensor([[len(row)] for row in rows])
@@ -118,7 +129,7 @@ class HfVla(SequenceVla):
             "visible": visible_BL,
             "positions": self.family.positions(ids_BL, visible_BL, self._side),
         }
-        inputs = {name: part.to(image_BCHW.device) for name, part in places.items()}
+        inputs = {name: part.to(image_BCHW.device) for name, part in {**places, **told}.items()}
         inputs["pixels"] = torch.stack([text.images(frame) for frame in frames], dim=1)
         if config.proprioception:
             inputs["state"] = _pick(given, "state", (len(rows), config.state_dim))
@@ -154,6 +165,25 @@ class HfVla(SequenceVla):
         self.bins = bins
         self.action_head = self._make_head(torch.from_numpy(bins.mask))
 
+    def give_history(self, most: int) -> None:
+        """As `VlaModel`.
+
+        Raises:
+            ContractError: the prompt becomes longer than the backbone sees.
+        """
+        super().give_history(most)
+        self._check_length(self.need_latent()[0])
+
+    @property
+    def prompt_form(self) -> tuple[int, float]:
+        """As `VlaModel`."""
+        embeddings = self.language.get_input_embeddings()
+        return self.width, float(getattr(embeddings, "scalar_embed_scale", 1.0))
+
+    @property
+    def _earlier(self) -> int:
+        return 0 if self.earlier is None else self.earlier.places
+
     def drop_latent_head(self) -> None:
         """As `VlaModel`."""
         self.latent, self.latent_head = None, None
@@ -180,10 +210,14 @@ class HfVla(SequenceVla):
         """As `SequenceModel`; the prompt is the same for both heads."""
         ids_BL = inputs["ids"]
         image_BL = ids_BL == self.family.image_id
-        text_BL = ids_BL.masked_fill(image_BL | (ids_BL == STATE_ID), 0)
+        text_BL = ids_BL.masked_fill(image_BL | (ids_BL < 0), 0)
         embeddings_BLD: Tensor = self.language.get_input_embeddings()(text_BL)
         features_BPD = self.read(inputs)["features"].to(embeddings_BLD.dtype)
         embeddings_BLD = embeddings_BLD.masked_scatter(image_BL[..., None], features_BPD)
+        if self.earlier is not None:
+            codes_BPD = self.earlier(inputs[HISTORY]).to(embeddings_BLD.dtype)
+            place_BL1 = (ids_BL == EARLIER_ID)[..., None]
+            embeddings_BLD = embeddings_BLD.masked_scatter(place_BL1, codes_BPD)
         if self.state is not None:
             state_BD = self.state(inputs["state"].to(self.state.weight.dtype))
             place_BL1 = (ids_BL == STATE_ID)[..., None]
@@ -247,13 +281,14 @@ class HfVla(SequenceVla):
 
     def _make_head(self, mask_KN: Tensor) -> TokenHead:
         self._check_length(mask_KN.shape[0])
-        scale = getattr(self.language.get_input_embeddings(), "scalar_embed_scale", 1.0)
+        width, scale = self.prompt_form
         parallel = self.config.decoding == "parallel"
-        return TokenHead(self.width, mask_KN, parallel=parallel, scale=scale).to(self.device)
+        return TokenHead(width, mask_KN, parallel=parallel, scale=scale).to(self.device)
 
     def _check_length(self, tokens: int) -> None:
         config, language = self.config, self.language.config
         longest = self._side**2 * len(config.cameras) + config.max_text + config.proprioception
+        longest += self._earlier
         longest = -(-longest // _STEP) * _STEP + tokens
         windows = [language.max_position_embeddings, getattr(language, "sliding_window", None)]
         if longest > (most := min(window for window in windows if window)):

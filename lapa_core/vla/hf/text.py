@@ -21,8 +21,8 @@ from lapa_core.vla.text import TextSide
 FOLDER = "backbone"
 """Folder of a checkpoint with the backbone's configuration and tokenizer, as `transformers` writes them."""
 
-STATE_ID = -1
-"""Takes the place of the state in the ids; it has no text."""
+STATE_ID, EARLIER_ID = -1, -2
+"""Take the places of the state and of the codes of earlier frames in the ids; they have no text."""
 
 _REMEMBERED = 4096
 """Instructions whose ids are kept."""
@@ -79,8 +79,8 @@ class HfText(TextSide):
             tokenizer = AutoTokenizer.from_pretrained(folder)
         return cls(backbone, tokenizer, Normalisation.of(dict(data)))
 
-    def _encode(self, instruction: str, config: HfConfig) -> tuple[int, ...]:
-        """Return the ids of the prompt; remembered per instruction.
+    def _encode(self, instruction: str, config: HfConfig, earlier: int = 0) -> tuple[int, ...]:
+        """Return the ids of the prompt, with `earlier` places for codes; remembered per instruction.
 
         Raises:
             DataError: the instruction is too long, or holds one of the tokenizer's marks.
@@ -108,10 +108,9 @@ class HfText(TextSide):
                 f"the prompt of {instruction!r} has {length} tokens; max_text is {config.max_text}. "
                 "Use fewer words, or train with a larger max_text"
             )
-        if config.proprioception:
-            # Behind the mark that closes the last image: every family has one there.
-            ids.insert(where[-1] + 2, STATE_ID)
-        return tuple(ids)
+        behind = where[-1] + 2  # the mark that closes the last image: every family has one there
+        told = [EARLIER_ID] * earlier + [STATE_ID] * config.proprioception
+        return (*ids[:behind], *told, *ids[behind:])
 
 
 def located(model: str) -> str:

@@ -24,6 +24,7 @@ from lapa_core.errors import CheckpointError, ContractError
 from lapa_core.vla.base import Head, Inputs
 from lapa_core.vla.chunk import INIT_STD
 from lapa_core.vla.decode.protocol import KvStore, Prompt
+from lapa_core.vla.history import HISTORY
 from lapa_core.vla.lwm.config import LwmConfig
 from lapa_core.vla.lwm.layers import LwmLayer, LwmNorm
 from lapa_core.vla.lwm.prompt import corpus, opening, prompts
@@ -86,17 +87,18 @@ class LwmVla(SequenceVla):
         """Return the ids of prompt, frame and opening tags; in evaluation mode always of one width.
 
         Raises:
-            ContractError: something is given beside one image and an instruction.
-            DataError: an instruction that is too long.
+            ContractError: something else than earlier codes is given beside one image and an instruction.
+            DataError: an instruction that is too long; codes of earlier frames that are missing or of another shape.
         """
-        if extra:
+        told, others = self.take_history(len(instructions), extra)
+        if others:
             raise ContractError(
-                f"{sorted(extra)} are given, but the {self.config.KIND} model takes one image and an instruction"
+                f"{sorted(others)} are given, but the {self.config.KIND} model takes one image and an instruction"
             )
         ids_BV = self.vqgan.ids(image_BCHW)
         end_B1 = torch.full_like(ids_BV[:, :1], self.config.end_of_vision)
         said = self._said(tuple(instructions), image_BCHW.device)
-        return {**said, "vision": torch.cat([ids_BV, end_B1], dim=1)}
+        return {**said, **told, "vision": torch.cat([ids_BV, end_B1], dim=1)}
 
     def _said(self, instructions: tuple[str, ...], device: torch.device) -> Inputs:
         """Return the text inputs; the same tensors for the same instructions (see `Prompt.key`)."""
@@ -125,12 +127,14 @@ class LwmVla(SequenceVla):
         return self.text
 
     def prefix_embeddings(self, inputs: Inputs, head: Head) -> Tensor:
-        """Return (B, L, D): prompt, frame, opening tags."""
-        parts = (
+        """Return (B, L, D): prompt, frame, codes of earlier frames, opening tags."""
+        parts = [
             self.embed_space("text", inputs["text"]),
             self.embed_space("vision", inputs["vision"]),
             self.embed_space("text", inputs[f"open_{head}"]),
-        )
+        ]
+        if self.earlier is not None:
+            parts.insert(2, self.earlier(inputs[HISTORY]).to(self.compute))
         return torch.cat(parts, dim=1)
 
     def positions(self, inputs: Inputs, head: Head) -> Tensor:
@@ -140,6 +144,7 @@ class LwmVla(SequenceVla):
     def visible(self, inputs: Inputs, head: Head) -> Tensor:
         """Return (B, L), false at padding."""
         behind = inputs["vision"].shape[1] + inputs[f"open_{head}"].shape[1]
+        behind += 0 if self.earlier is None else self.earlier.places
         return F.pad(inputs["seen"], (0, behind), value=True)
 
     def prompt(self, inputs: Inputs, head: Head) -> Prompt:
