@@ -191,6 +191,9 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
         executor.remove_node(node)
         node.destroy_node()
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Python's own end would put back the handlers that kill; what is ignored stays ignored.
+            signal.signal(number, signal.SIG_IGN)
     return node.exit_code
 
 

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every managed node goes through its states by the standard services, twice, and fails honestly."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.lifecycle import ManagedNode
@@ -105,3 +110,18 @@ def test_shutdown_stops_before_it_tears_down(clumsy):
     node.trigger_activate()
     node.trigger_shutdown()
     assert node.calls == ["setup", "start", "stop", "teardown"]
+
+
+def test_interrupts_while_the_process_ends_do_not_kill_it(ros_domain):
+    """Regression pinned: Ctrl-C and `ros2 launch` interrupt a node twice, and the second one ended it by the signal."""
+    command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p", "backend:=dry_run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process, process.stdout:
+        assert any("joint states arrive" in line for line in process.stdout)
+        end_s = time.monotonic() + 20.0
+        while process.poll() is None and time.monotonic() < end_s:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 0
