@@ -32,6 +32,9 @@ class Actor(Protocol):
     def act(self, frame_HWC: Any, instruction: str) -> PolicyStep:
         """Decide on one delta for one RGB frame."""
 
+    def reset(self) -> None:
+        """Forget what was done so far: an episode begins."""
+
 
 class Asked(NamedTuple):
     """What the policy is asked to do, and how often it was asked anything: the same words may be asked again."""
@@ -129,6 +132,7 @@ class PolicyWorker:
         self.troubles = Troubles(say)
         self._blocker = self.waiting_for = "not started"
         self._failure = ""
+        self._begun: Asked | None = None
         self.num_steps = 0
         self.last: Thought | None = None
 
@@ -179,6 +183,9 @@ class PolicyWorker:
             self._mailbox.restart()  # the frame may be from before the instruction; the next one is not
             return self._failure
         begun_s = self._clock()
+        if self._begun != asked:
+            self._begun = asked
+            self._policy.reset()
         try:
             step = self._policy.act(self._decode(letter.content), asked.instruction)
         except LapaError as error:

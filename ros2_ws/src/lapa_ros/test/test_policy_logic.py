@@ -19,7 +19,10 @@ class Thinker:
 
     def __init__(self, clock):
         self.takes_s, self.seen, self._clock = 0.01, [], clock
-        self.error = None
+        self.error, self.num_episodes = None, 0
+
+    def reset(self):
+        self.num_episodes += 1
 
     def act(self, frame, instruction):
         self.seen.append((frame, instruction))
@@ -66,6 +69,14 @@ class Bench:
 @pytest.fixture
 def bench(contract, clock):
     return Bench(contract, clock)
+
+
+def test_the_same_words_asked_again_are_another_episode(bench):
+    bench.frames(2)
+    assert bench.thinker.num_episodes == 1
+    bench.readiness.instruct("push the red block left")
+    bench.frames(2)
+    assert bench.thinker.num_episodes == 2
 
 
 def test_a_due_frame_becomes_one_thought(bench):

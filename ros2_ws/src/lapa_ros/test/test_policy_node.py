@@ -162,6 +162,9 @@ class Gated:
         self._policy = policy
         self.thinks, self.go_on = threading.Event(), threading.Event()
 
+    def reset(self):
+        self._policy.reset()
+
     def act(self, frame, instruction):
         step = self._policy.act(frame, instruction)
         self.thinks.set()
