@@ -83,12 +83,15 @@ def load_marks(folder: Path) -> dict[str, Mark]:
     """Return the newest decision about each recording of a folder; none where there is no file.
 
     Raises:
-        DataError: a line is malformed.
+        DataError: a line is malformed, or the file is not UTF-8.
     """
     path = folder / CURATION_NAME
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}); save it as that") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     marks = [read_mark(line, f"{path} line {number}") for number, line in numbered]
     return {mark.episode: mark for mark in marks}

@@ -180,7 +180,7 @@ class RobomimicSource(_Hdf5Source):
         """
         path, group = self._place(index)
         with _opened(path) as file:
-            about = _json_attribute(path, file["data"], "env_args").get("env_kwargs", {})
+            about = _json_attribute(path, file["data"], "env_args").get("env_kwargs") or {}
             problem = _json_attribute(path, file["data"], "problem_info")
             stored = np.asarray(file["data"][group]["actions"], dtype=np.float64)
             frames = self._frames(self._pictures(file, group), self.camera, path, image_px)
@@ -278,17 +278,34 @@ def _joint_deltas(rows_T7: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _osc_scale(path: Path, about: dict[str, Any]) -> NDArray[np.float64]:
     """Return what 1 stands for in each of the six dimensions, from the controller's configuration."""
-    controller = about.get("controller_configs") or {}
+    controller = about.get("controller_configs")
+    if isinstance(controller, list) and len(controller) == 1:  # one arm of a list of one
+        controller = controller[0]
+    controller = controller if isinstance(controller, dict) else {}
     parts = controller.get("body_parts") or {}
     controller = parts.get("right") or controller  # robosuite 1.5 lists the parts of a body
-    scale = np.broadcast_to(np.asarray(controller.get("output_max", np.nan), dtype=np.float64), 6)
+    highest = _six_numbers(controller.get("output_max"))
+    lowest = _six_numbers(controller.get("output_min", (-highest).tolist()))
     delta = controller.get("control_delta", controller.get("input_type") == "delta")
-    if controller.get("type") != "OSC_POSE" or not delta or not np.isfinite(scale).all():
+    if controller.get("type") != "OSC_POSE" or not delta or not np.isfinite(highest).all():
         raise DataError(
             f"{path}: its controller is {controller.get('type')!r} with control_delta {delta!r} and output_max "
             f"{controller.get('output_max')!r}; deltas of OSC_POSE with a finite output_max are needed"
         )
-    return scale
+    if not np.array_equal(lowest, -highest):
+        raise DataError(
+            f"{path}: its controller has output_min {controller['output_min']} and output_max "
+            f"{controller['output_max']}; one must be minus the other, else an action of 0 would be a move"
+        )
+    return highest
+
+
+def _six_numbers(value: Any) -> NDArray[np.float64]:
+    """Return one number six times, or six numbers; NaN for anything else."""
+    try:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), 6)
+    except (TypeError, ValueError):
+        return np.full(6, np.nan)
 
 
 def _rate(path: Path, given: float | None, said: Any) -> float:

@@ -8,6 +8,7 @@ from its own gripper-down pose, and stays so. Imports numpy, scipy and Pillow.
 from __future__ import annotations
 
 import io
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from lapa_core.data.lerobot_format import read_json
 from lapa_core.data.tfrecord import Feature, RecordPlace, index_records, parse_example
 from lapa_core.errors import DataError
 from lapa_core.image import PICTURE_DAMAGE, preprocess
+
+log = logging.getLogger(__name__)
 
 RATES_HZ = {"bridge_dataset": 5.0}
 """Control rates that the files themselves do not state, by data set name."""
@@ -127,6 +130,12 @@ class RldsSource(RldsSet):
         fps: float | None = None,
     ) -> None:
         super().__init__(path, camera=camera, split=split, fps=fps)
+        if "action" in self._columns and self.name not in RATES_HZ:
+            log.warning(
+                "%s: %r is not known here; its actions are taken as x, y, z [m], roll, pitch, yaw [rad] from step to "
+                "step and a gripper, 0 closed to 1 open: see that they are",
+                self.path, self.name,
+            )  # fmt: skip
         self._records = [
             place for shard, length in self.shards for place in list_records(shard, length)
         ]

@@ -44,6 +44,13 @@ def test_lines_that_make_no_sense_are_refused(tmp_path, line, reason):
         load_marks(tmp_path)
 
 
+def test_a_file_of_another_encoding_is_refused(tmp_path):
+    line = '{"episode": "a.mcap", "keep": false, "note": "stößt an"}'
+    (tmp_path / CURATION_NAME).write_bytes(line.encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        load_marks(tmp_path)
+
+
 def test_export_leaves_out_what_was_dropped_and_keeps_the_part_that_was_kept(
     tmp_path, plan, stamps
 ):

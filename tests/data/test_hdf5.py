@@ -40,6 +40,11 @@ def write_robomimic(path, stamps, *, controller=OSC, demos=2, length=5, text=Non
     return path
 
 
+def test_the_only_arm_of_several_is_the_arm(tmp_path, stamps):
+    write_robomimic(tmp_path / "a.hdf5", stamps, controller=[OSC])
+    assert np.abs(open_source(tmp_path / "a.hdf5").episode(0).actions[:, :3]).max() <= 0.05
+
+
 def write_aloha(path, stamps, *, length=6, jpeg=False):
     generator = np.random.default_rng(1)
     qpos = generator.uniform(-0.5, 0.5, (length, 14))
@@ -95,6 +100,11 @@ def test_liberos_instruction_is_joined_and_loses_its_quotes(tmp_path, stamps, te
         ({**OSC, "type": "JOINT_POSITION"}, "'JOINT_POSITION'"),
         ({"type": "OSC_POSE", "control_delta": True}, "output_max None"),
         ({}, "controller is None"),
+        ([OSC, OSC], "controller is None"),
+        ("OSC_POSE", "controller is None"),
+        ({**OSC, "output_max": {"x": 0.05}}, "output_max {'x': 0.05}"),
+        ({**OSC, "output_max": [0.05, 0.05]}, r"output_max \[0.05, 0.05\]"),
+        ({**OSC, "output_min": [-0.05] * 3 + [-0.1] * 3}, "output_min"),
     ],
 )
 def test_controllers_without_a_scale_in_metres_are_refused(tmp_path, stamps, controller, reason):

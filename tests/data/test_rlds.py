@@ -132,13 +132,14 @@ def test_missing_shard_is_refused(copied):
         RldsSource(path)
 
 
-def test_unknown_rate_must_be_given(copied):
+def test_unknown_rate_must_be_given(copied, caplog):
     path, _ = copied
     info = json.loads((path / "dataset_info.json").read_text())
     (path / "dataset_info.json").write_text(json.dumps({**info, "name": "other"}))
     with pytest.raises(DataError, match="give a positive fps"):
         RldsSource(path)
     assert RldsSource(path, fps=10).episode(0).fps == 10.0
+    assert caplog.text.count("'other' is not known here; its actions are taken as") == 1
 
 
 def test_other_action_shape_is_refused(copied):
