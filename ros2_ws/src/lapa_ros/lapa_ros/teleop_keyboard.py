@@ -20,7 +20,11 @@ from lapa_ros.teleop_devices import DeviceError, Reading
 
 _NAMES = {" ": "space", "\r": "enter", "\n": "enter", "\x7f": "backspace", "\t": "tab",
           "\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left"}  # fmt: skip
-_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
+_SEQUENCE = re.compile(r"\x1b+\[[0-?]*[@-~]|\x1b+O[A-Z]|\x1b+.|.", re.DOTALL)
+"""An arrow or function key, Alt with a key, or a character."""
+_BEGUN = re.compile(r"\x1b+(\[[0-?]*|O)?\Z")
+_SEQUENCE_S = 0.15
+"""The rest of a sequence whose beginning was read comes within this [s]."""
 _LINE = re.compile(r"(\S+) (\w+?)([+-]?)")
 _MOVING = frozenset({"gripper", "hold"})
 
@@ -53,15 +57,26 @@ class Keys:
         self._keys, self._hold_s = keys, key_hold_s
         self._pressed_s: dict[str, float] = {}
         self._slow = False
+        self._begun, self._begun_s = "", float("-inf")
 
     def type(self, text: str, now_s: float) -> None:
-        """Take characters."""
-        for character in _SEQUENCE.findall(text):
-            key = _NAMES.get(character, character)
-            if self._keys.get(key, ("", 0.0))[0] == "slow":
+        """Take characters. A key right after Esc is none, as it might end a sequence, but for the one that stops."""
+        if 0.0 <= now_s - self._begun_s <= _SEQUENCE_S:
+            text = self._begun + text
+        begun = _BEGUN.search(text)
+        self._begun, self._begun_s = (begun.group() if begun else ""), now_s
+        for sequence in _SEQUENCE.findall(text.removesuffix(self._begun)):
+            key = sequence.lstrip("\x1b")
+            if len(key) != 1 or self._meaning(key) != "stop":
+                key = sequence
+            if self._meaning(key) == "slow":
                 self._slow = not self._slow  # there is no second finger on a terminal
-            elif key in self._keys:
-                self._pressed_s[key] = now_s
+            elif self._meaning(key):
+                self._pressed_s[_NAMES.get(key, key)] = now_s
+
+    def _meaning(self, characters: str) -> str:
+        """Return the motion or button of a key; "" where it has none."""
+        return self._keys.get(_NAMES.get(characters, characters), ("", 0.0))[0]
 
     def reading(self, now_s: float) -> Reading:
         """Return axes in the order of `MOTIONS`, buttons in that of `BUTTONS`."""

@@ -67,6 +67,41 @@ def test_other_keys_and_sequences_do_nothing():
     assert controls(keys.reading(10.0)) == ({"x": 1.0}, {"hold", "clear"})
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["\x1bD"],
+        ["\x1b", "[D"],
+        ["\x1b[", "D"],
+        ["\x1b[1;", "5D"],
+        ["\x1bO", "A"],
+        ["\x1b\x1b[D"],
+        ["\x1b[<0;4;4M"],
+    ],
+)
+def test_a_part_of_a_sequence_is_no_key(pieces):
+    """Arrow keys over a slow line, and Alt with a letter: `D` alone discards the episode."""
+    keys = Keys(KEYS, 0.5)
+    for number, piece in enumerate(pieces):
+        keys.type(piece, 10.0 + 0.02 * number)
+    assert controls(keys.reading(10.1)) == ({}, set())
+
+
+@pytest.mark.parametrize("pieces", [["\x1b "], ["\x1b", " "], ["\x1b[", " "], ["\x1bO "]])
+def test_the_stop_key_stops_whatever_came_before_it(pieces):
+    keys = Keys(KEYS, 0.5)
+    for number, piece in enumerate(pieces):
+        keys.type(piece, 10.0 + 0.02 * number)
+    assert controls(keys.reading(10.1)) == ({}, {"stop"})
+
+
+def test_a_key_long_after_escape_is_itself():
+    keys = Keys(KEYS, 0.5)
+    keys.type("\x1b", 10.0)
+    keys.type("D", 10.5)
+    assert controls(keys.reading(10.5)) == ({}, {"discard"})
+
+
 @pytest.mark.parametrize("line", ["w", "w x", "w stop+", "w w+", "", "w x+ y+"])
 def test_wrong_lines_of_keys_are_refused(line):
     with pytest.raises(ContractError, match="allowed is a key"):
