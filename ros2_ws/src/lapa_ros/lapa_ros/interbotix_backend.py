@@ -41,6 +41,9 @@ class Answer(Protocol):
     def result(self) -> Any:
         """Return the response."""
 
+    def cancel(self) -> None:
+        """Give it up."""
+
 
 class DriverLink(Protocol):
     """The driver's services and topics."""
@@ -242,12 +245,12 @@ class InterbotixBackend(TopicBackend):
             raise ActionError(
                 f"the driver's arm has joints {list(info.joint_names)}, {model.name} {model.joint_names}"
             )
-        limits = np.array([info.joint_lower_limits, info.joint_upper_limits])
-        if limits.shape != (2, len(model.joint_names)):
+        limits = (info.joint_lower_limits, info.joint_upper_limits)
+        if any(len(side) != len(model.joint_names) for side in limits):
             raise ActionError(
                 "the driver knows no joint limits; start it with a robot_description, as xsarm_control does"
             )
-        off_rad = np.abs(limits - [model.lower_rad, model.upper_rad]).max()
+        off_rad = np.abs(np.array(limits) - [model.lower_rad, model.upper_rad]).max()
         if not off_rad < self.LIMITS_RAD:
             raise ActionError(
                 f"the driver's joint limits are {off_rad:.2f} rad from {model.name}'s; is it another robot_model?"
@@ -307,6 +310,8 @@ class InterbotixBackend(TopicBackend):
         if text != self._trouble:
             self._say("warn", f"driver: {text}")
         self._is_set_up, self._trouble = False, text
+        if self._pending is not None:
+            self._pending.cancel()
         self._pending, self._next_s = None, self._clock() + self.RETRY_S
 
 

@@ -14,6 +14,13 @@ from lapa_core.errors import ActionError, SetupError
 from lapa_ros import qos
 from lapa_ros.interbotix_backend import Answer
 
+_PUBLISHERS = {
+    "joint_states": (1, "publish joint states"),
+    "commands/joint_group": (1, "command the arm"),
+    "commands/joint_single": (1, "command single joints"),
+    "commands/joint_trajectory": (0, "send trajectories"),
+}
+"""Topic -> how many may publish it, the driver or this node, and what they do."""
 SERVICES = {
     "get_robot_info": "RobotInfo",
     "set_operating_modes": "OperatingModes",
@@ -76,13 +83,11 @@ class RosDriverLink:
 
     def others(self) -> str:
         """Return who else commands the arm or publishes its joint states, or ""."""
-        for topic, what in (
-            ("joint_states", "publish joint states"),
-            ("commands/joint_group", "command the arm"),
-        ):
+        for topic, (allowed, what) in _PUBLISHERS.items():
             name = self._node.resolve_topic_name(topic)
-            if (count := self._node.count_publishers(name)) > 1:
-                return f"{count} nodes {what} ({name}); only one may (one that was killed counts for 20 s)"
+            if (count := self._node.count_publishers(name)) > allowed:
+                may = "only one may" if allowed else "none may"
+                return f"{count} nodes {what} ({name}); {may} (one that was killed counts for 20 s)"
         return ""
 
     def command_arm(self, joints_rad: list[float]) -> None:

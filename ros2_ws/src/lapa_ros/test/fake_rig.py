@@ -19,7 +19,7 @@ class InProcessLink:
     def __init__(self, arm, model, clock):
         self.arm, self._model, self._clock = arm, model, clock
         self.there, self.hangs, self.other, self.asked = True, False, "", []
-        self.group, self.gripper = [], []
+        self.group, self.gripper, self.cancelled = [], [], 0
 
     def others(self):
         return self.other
@@ -29,7 +29,12 @@ class InProcessLink:
             raise ActionError(f"the driver's service {service} is not there")
         self.asked.append((service, fields))
         response = SimpleNamespace(**getattr(self, f"_{service}")(**fields))
-        return SimpleNamespace(done=lambda: not self.hangs, result=lambda: response)
+        return SimpleNamespace(
+            done=lambda: not self.hangs, result=lambda: response, cancel=self._cancel
+        )
+
+    def _cancel(self):
+        self.cancelled += 1
 
     def command_arm(self, joints_rad):
         self.group.append(joints_rad)

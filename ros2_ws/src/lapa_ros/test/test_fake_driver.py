@@ -14,9 +14,9 @@ from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.deltas import to_message
-from lapa_ros.interbotix_link import load_interfaces
+from lapa_ros.interbotix_link import RosDriverLink, load_interfaces
 from lapa_ros.remote import GraphError, call
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
@@ -236,6 +236,27 @@ def test_somebody_else_who_commands_the_arm_stops_it(person):
         )
         person.wait_mode(ArmState.MODE_STOPPED, 5.0)
         assert "2 nodes command the arm" in person.states[-1].reason
+
+
+def test_whoever_else_can_move_the_arm_or_speak_for_it_is_seen(spinner):
+    """Regression pinned: the driver also moves joints by `joint_single` and `joint_trajectory`."""
+    messages, _ = load_interfaces("lapa_xs_msgs")
+    node, somebody = spinner.add(LifecycleNode("commander")), spinner.add(Node("somebody"))
+    link = RosDriverLink(node, "lapa_xs_msgs")
+    somebody.create_publisher(JointState, "joint_states", qos.JOINT_STATES)  # the driver
+    spinner.wait(lambda: node.count_publishers("joint_states"), "the driver")
+    assert link.others() == ""
+    for topic, kind in (
+        ("joint_states", JointState),
+        ("commands/joint_group", messages.JointGroupCommand),
+        ("commands/joint_single", messages.JointSingleCommand),
+        ("commands/joint_trajectory", String),
+    ):
+        publisher = somebody.create_publisher(kind, topic, qos.JOINT_COMMANDS)
+        spinner.wait(lambda topic=topic: topic in link.others(), topic, 5.0)
+        somebody.destroy_publisher(publisher)
+        spinner.wait(lambda: not link.others(), "nobody", 5.0)
+    link.close()
 
 
 def test_without_the_drivers_messages_the_backend_says_what_to_install(

@@ -122,6 +122,11 @@ def no_robot_description(rig):
     rig.link._get_robot_info = lambda cmd_type, name: full(cmd_type, name) | nothing
 
 
+def half_a_robot_description(rig):
+    full = rig.link._get_robot_info
+    rig.link._get_robot_info = lambda cmd_type, name: full(cmd_type, name) | {"joint_upper_limits": [1.0]}  # fmt: skip
+
+
 def pwm_arm(rig):
     rig.arm.mode["waist"] = "pwm"
 
@@ -143,6 +148,7 @@ def two_publishers(rig):
     [
         (another_model, "is it another robot_model"),
         (no_robot_description, "knows no joint limits"),
+        (half_a_robot_description, "knows no joint limits"),
         (pwm_arm, "the driver cuts the torque to do it"),
         (limp, "no torque on waist, shoulder"),
         (overloaded, "elbow"),
@@ -239,6 +245,7 @@ def test_a_driver_that_does_not_answer_stops_the_arm(rig):
     took_s = rig.run(10.0, until=lambda: rig.logic.mode is Mode.STOPPED)
     assert took_s <= rig.backend.POLL_S + rig.backend.ANSWER_S + 0.1
     assert "does not answer" in rig.logic.reason
+    assert rig.link.cancelled == 1, "or rclpy keeps the request for ever"
 
 
 def test_joint_states_that_jump_are_refused(rig):
