@@ -23,6 +23,7 @@ class FrozenFrames:
 
     def __init__(self) -> None:
         self._digest: int | None = None
+        self._moved_rad = 0.0
         self._then_rad: tuple[float, ...] = ()
         self._now_rad: tuple[float, ...] = ()
 
@@ -38,14 +39,13 @@ class FrozenFrames:
         """
         digest, now_rad = zlib.crc32(frame_HWC.tobytes()), self._now_rad
         if digest != self._digest or len(now_rad) != len(self._then_rad):
-            self._digest, self._then_rad = digest, now_rad
+            self._digest, self._then_rad, self._moved_rad = digest, now_rad, 0.0
             return frame_HWC
-        moved_rad = max(
-            (abs(a - b) for a, b in zip(now_rad, self._then_rad, strict=True)), default=0.0
-        )
-        if moved_rad > self.MOVED_RAD:
+        moved_rad = (abs(a - b) for a, b in zip(now_rad, self._then_rad, strict=True))
+        self._moved_rad = max(self._moved_rad, *moved_rad, 0.0)
+        if self._moved_rad > self.MOVED_RAD:
             raise DataError(
-                f"the picture has not changed although the arm moved by {moved_rad:.2f} rad: the camera is frozen; "
-                "start its driver again"
+                f"the picture has not changed although the arm moved by {self._moved_rad:.2f} rad: the camera is "
+                "frozen; start its driver again"
             )
         return frame_HWC

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen picture is told from a scene in which nothing moves."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from lapa_ros.safety_frames import FrozenFrames
@@ -19,6 +21,19 @@ def test_a_picture_that_stays_while_the_arm_moves_is_refused_until_it_changes():
         with pytest.raises(DataError, match="frozen"):
             frames.check(PICTURE.copy())
     frames.check(PICTURE + 1)
+    frames.check(PICTURE + 1)
+
+
+def test_a_frozen_picture_stays_refused_when_the_arm_comes_back_to_where_it_was_taken():
+    """Regression pinned: it passed again, and would have until the arm had left once more."""
+    frames = FrozenFrames()
+    for joints_rad in ([0.0], [0.1]):
+        frames.arm(joints_rad)
+        with contextlib.suppress(DataError):
+            frames.check(PICTURE)
+    frames.arm([0.0])
+    with pytest.raises(DataError, match=r"0\.10 rad"):
+        frames.check(PICTURE)
     frames.check(PICTURE + 1)
 
 
