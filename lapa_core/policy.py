@@ -6,7 +6,7 @@ Importing this module needs numpy only; torch is imported by `Policy.load`, unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -23,6 +23,8 @@ from lapa_core.vla.history import HISTORY, CodeMemory
 
 DEFAULT_CHECKPOINT = CHECKPOINTS_DIR / "sim_policy"
 """The policy that ships with the package, trained for the simulator."""
+NEEDED_FACTS = frozenset({"bins", "image_px", "contract_hash", "control_rate_hz"})
+"""What the config of every policy says."""
 SERVER_SCHEMES = ("ws://", "wss://")
 """How the address of a policy server begins."""
 
@@ -136,14 +138,18 @@ class Policy:
 
         Raises:
             CheckpointError: missing, damaged, or not a policy.
-            ContractError: a temperature that is negative or not finite, or any for a server.
+            ContractError: a temperature that is negative or not finite, or a setting for a server.
             ServerError: the server cannot be reached, or refuses.
         """
         if isinstance(directory, str) and directory.startswith(SERVER_SCHEMES):
-            return _load_remote(directory, temperature)
+            own = {
+                "device": device != "cpu", "temperature": temperature is not None, "top_k": top_k,
+                "seed": seed, "latents": latents, "compile": compile,
+            }  # fmt: skip
+            return _load_remote(directory, [name for name, given in own.items() if given])
         directory = DEFAULT_CHECKPOINT if directory is None else Path(directory)
         config = load_config(directory, kind="policy")
-        if missing := {"bins", "image_px", "contract_hash", "control_rate_hz"} - set(config):
+        if missing := NEEDED_FACTS - set(config):
             raise CheckpointError(
                 f"{directory}: config.json lacks {sorted(missing)}; finetune again to make a policy"
             )
@@ -227,10 +233,10 @@ class Policy:
             close()
 
 
-def _load_remote(address: str, temperature: float | None) -> Policy:
-    if temperature is not None:
+def _load_remote(address: str, settings: Sequence[str]) -> Policy:
+    if settings:
         raise ContractError(
-            f"temperature is {temperature}, but {address} has its own; give it to `lapa serve`"
+            f"{list(settings)} cannot be chosen here: {address} has its own; give it to `lapa serve`"
         )
     from lapa_core.serve.client import connect_policy  # websockets comes with it
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.errors import ContractError, DataError, ServerError, SetupError
-from lapa_core.policy import SERVER_SCHEMES, Decision, Policy
+from lapa_core.policy import NEEDED_FACTS, SERVER_SCHEMES, Decision, Policy
 from lapa_core.serve.config import TOKEN_VARIABLE, read_token
 from lapa_core.serve.schema import DECISION, IMAGE, PROMPT, REQUEST, Inputs
 from lapa_core.serve.wire import pack, unpack
@@ -146,6 +146,11 @@ class RemoteEngine:
         if hello.get("server") != "lapa" or not isinstance(hello.get("policy"), dict):
             self.close()
             raise ServerError(f"{self._address} is no `lapa serve`")
+        if missing := NEEDED_FACTS - set(hello["policy"]):
+            self.close()
+            raise ServerError(
+                f"{self._address} serves a policy whose config lacks {sorted(missing)}; is it of another version?"
+            )
         return hello["policy"]
 
     def _socket(self, until_s: float) -> socket.socket:

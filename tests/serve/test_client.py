@@ -240,13 +240,29 @@ def test_another_websocket_server_is_no_lapa_serve():
         connect_policy(address)
 
 
+def test_a_server_whose_policy_lacks_a_fact_is_refused():
+    facts = describe(config())
+    del facts["policy"]["contract_hash"]
+
+    def script(connection):
+        connection.send(pack(facts))
+        connection.recv()
+
+    with (
+        scripted(script) as address,
+        pytest.raises(ServerError, match=r"lacks \['contract_hash'\]"),
+    ):
+        connect_policy(address)
+
+
 def test_addresses_that_are_none_and_settings_that_belong_to_the_server():
     for address in ("ws://", "ws://host:port", "ws://host/path", "ws://host:99999"):
         with pytest.raises(ContractError, match="no address of a policy server"):
             connect_policy(address)
     with pytest.raises(ContractError, match="timeout_s is 0"):
         connect_policy("ws://127.0.0.1:1", timeout_s=0.0)
-    with pytest.raises(ContractError, match="give it to `lapa serve`"):
-        Policy.load("ws://127.0.0.1:1", temperature=1.0)
+    for name, value in (("temperature", 1.0), ("top_k", 5), ("seed", 1), ("device", "cuda")):
+        with pytest.raises(ContractError, match=rf"\['{name}'\] .* give it to `lapa serve`"):
+            Policy.load("ws://127.0.0.1:1", **{name: value})
     with pytest.raises(ServerError, match=r"no policy server at ws://127\.0\.0\.1:1"):
         Policy.load("ws://127.0.0.1:1")
