@@ -74,18 +74,17 @@ class ReplayNode(WorkerNode):
     def work(self) -> None:
         """Prepare, go to where the episode begins, play it, hold."""
         self._prepare()
-        if self.params.ready:
-            self._approach()
+        following = self.params.ready and self._approach()
         self.get_logger().info(f"playing {self._what}")
-        self.get_logger().info(str(self._play(self._replay)))
+        self.get_logger().info(str(self._play(self._replay, following)))
         call(self._hold, Trigger.Request())
 
-    def _play(self, replay: Replay) -> PlayReport:
+    def _play(self, replay: Replay, following: bool) -> PlayReport:
         player = Player(replay, self._period_s, self._publish, lambda: self._state)
-        return player.run(self.stop_asked)
+        return player.run(self.stop_asked, following=following)
 
-    def _approach(self) -> None:
-        """Go on from the ready pose to where the episode begins.
+    def _approach(self) -> bool:
+        """Go on from the ready pose to where the episode begins; return whether the arm had to move.
 
         Raises:
             GraphError: the arm does not hold in its ready pose: it was held on the way, or did not arrive.
@@ -98,10 +97,11 @@ class ReplayNode(WorkerNode):
             )
         way = approach(self._replay, self._contract, from_pose(self._state.commanded_pose))
         if not len(way.actions):
-            return
+            return False
         length_m = float(np.linalg.norm(way.actions[:, :3].sum(axis=0)))
         self.get_logger().info(f"moving {1e3 * length_m:.0f} mm to where the episode begins")
-        self._play(way)
+        self._play(way, following=False)
+        return True
 
     def _prepare(self) -> None:
         """Wait for the arm, and bring it to its ready pose, or anchor it where it is."""

@@ -113,8 +113,12 @@ class Player:
         self._replay, self._period_s = replay, period_s
         self._publish, self._arm = publish, arm
 
-    def run(self, stop: threading.Event) -> PlayReport:
+    def run(self, stop: threading.Event, *, following: bool = False) -> PlayReport:
         """Play to the end.
+
+        Args:
+            stop: ends it.
+            following: whether the arm follows already, what was played before; a hold since then ends this, too.
 
         Raises:
             GraphError: the arm refused a delta, was held or fell silent; nothing is sent after that. Or `stop` was set.
@@ -123,9 +127,8 @@ class Player:
         total = len(self._replay.actions)
         for number, action in enumerate(self._replay.actions, start=1):
             before = self._newest()
-            if (
-                number > 1 and before.mode != ArmState.MODE_TRACKING
-            ):  # the next delta would undo a person's ~/hold
+            follows = before.mode == ArmState.MODE_TRACKING
+            if not follows and (following or number > 1):  # a delta would undo a person's ~/hold
                 raise GraphError(
                     f"the arm no longer follows after delta {number - 1} of {total}: {before.reason}"
                 )

@@ -66,9 +66,9 @@ class Arm:
         return self.sent
 
 
-def play(replay, arm):
+def play(replay, arm, **how):
     player = Player(replay, 0.001, arm.publish, lambda: arm.state)
-    return player.run(threading.Event())
+    return player.run(threading.Event(), **how)
 
 
 def test_the_path_is_compared_with_the_recorded_one(replay):
@@ -102,6 +102,16 @@ def test_a_hold_ends_the_replay(replay):
     with pytest.raises(GraphError, match="no longer follows after delta 3 of 5: held by request"):
         play(replay, arm)
     assert arm.sent == 3
+
+
+def test_a_hold_between_the_way_to_an_episode_and_the_episode_ends_the_replay(replay):
+    """Regression pinned: the episode's first delta undid it."""
+    arm = Arm()
+    play(replay, arm)
+    arm.state.mode, arm.state.reason = ArmState.MODE_HOLDING, "held by request"
+    with pytest.raises(GraphError, match="held by request"):
+        play(replay, arm, following=True)
+    assert arm.sent == 5
 
 
 def test_nothing_is_sent_to_an_arm_that_fell_silent(replay):
