@@ -34,6 +34,8 @@ class Kept:
     """Task and number of its slot."""
     started_at: str
     """When it was begun, ISO 8601."""
+    contract_hash: str = ""
+    """The contract that it was recorded under."""
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -68,10 +70,9 @@ class SessionProgress:
         self._slots = slots(plan)
         self._kept: dict[Path, Kept] = {}
         self.unreadable: list[str] = []
-        marks = load_marks(folder)
+        dropped = _dropped(folder)
         for path in sorted(folder.glob("*.mcap")):
-            mark = marks.get(path.name)
-            if mark is not None and not mark.keep:
+            if path.resolve() in dropped:
                 continue
             try:
                 self._take(path, read_metadata(path))
@@ -112,17 +113,21 @@ class SessionProgress:
         add_mark(self.folder, Mark(episode=path.name, keep=False, note=note))
         self._kept.pop(path, None)
 
+    def newest(self) -> Kept | None:
+        """Return the recording that was begun last of those that count."""
+        return max(self._kept.values(), key=lambda kept: (kept.started_at, kept.path), default=None)
+
     def undo(self) -> Path:
         """Drop the newest recording that counts; its slot is open again.
 
         Raises:
             DataError: none counts.
         """
-        if not self._kept:
+        newest = self.newest()
+        if newest is None:
             raise DataError(
                 f"no episode of session {self.plan.name!r} is kept; there is nothing to undo"
             )
-        newest = max(self._kept.values(), key=lambda kept: (kept.started_at, kept.path))
         self.drop(newest.path, "undone by the operator")
         return newest.path
 
@@ -135,4 +140,18 @@ class SessionProgress:
         if facts.get("session") != self.plan.name or metadata.get("outcome") != SUCCESS:
             return
         key = (str(facts.get("task")), int(facts.get("number", -1)))
-        self._kept[path] = Kept(path=path, key=key, started_at=str(metadata.get("started_at", "")))
+        self._kept[path] = Kept(
+            path=path, key=key, started_at=str(metadata.get("started_at", "")),
+            contract_hash=str(metadata.get("contract_hash", "")),
+        )  # fmt: skip
+
+
+def _dropped(folder: Path) -> set[Path]:
+    """Return what people and this session have dropped, in the folder's own file or in one above."""
+    folder = folder.resolve()
+    return {
+        parent / name
+        for parent in (folder, *folder.parents)
+        for name, mark in load_marks(parent).items()
+        if not mark.keep
+    }

@@ -16,7 +16,8 @@ from lapa_msgs.srv import StartEpisode, StopEpisode
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_srvs.srv import Trigger
 
-from lapa_core.data.judge import judge
+from lapa_core.data.curation import mark_of
+from lapa_core.data.judge import EpisodeReport, judge
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import ContractError, DataError
 from lapa_core.robot.contract import load_contract
@@ -24,13 +25,11 @@ from lapa_ros import qos
 from lapa_ros.clock import to_seconds, to_stamp
 from lapa_ros.diagnostics import OK, WARN, Health
 from lapa_ros.lifecycle import ManagedNode, run
-from lapa_ros.recording_quality import Quality
 from lapa_ros.remote import GraphError, call, in_thread
 from lapa_ros.scene import SceneControl
 from lapa_ros.session_logic import SUCCESS, SessionProgress
 from lapa_ros.session_plan import Slot, load_session
-from lapa_ros.session_watch import describe, shortcomings
-from lapa_ros.troubles import Troubles
+from lapa_ros.session_watch import EpisodeWatch
 
 SETUP, RECORDING, BUSY, DONE = (
     SessionState.PHASE_SETUP,
@@ -41,8 +40,6 @@ SETUP, RECORDING, BUSY, DONE = (
 
 STATUS_PERIOD_S = 5.0
 """How often the figures of an open episode are logged [s]."""
-RECORDER_SILENCE_S = 3.0
-"""A recorder that says nothing for so long is missing [s]."""
 
 
 class SessionNode(ManagedNode):
@@ -50,7 +47,6 @@ class SessionNode(ManagedNode):
 
     def __init__(self, **kwargs: object):
         super().__init__("session", **kwargs)
-        self._quality: Quality | None = None
         self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
@@ -74,10 +70,12 @@ class SessionNode(ManagedNode):
         self._progress = SessionProgress(plan, folder)
         for sentence in self._progress.unreadable:
             self.get_logger().warning(f"not counted: {sentence}")
+        self._judge_newest()
         self._slot = self._progress.next_slot()
-        self._open_id, self._opened_s = "", 0.0
+        self._recorder: RecorderState | None = None
+        self._open_id, self._opened_id, self._opened_s = "", "", 0.0
         self._heard_s = time.monotonic()
-        self._forget_quality()
+        self._watch = EpisodeWatch(self._limits, self._contract.control_rate_hz, self.say)
         self._phase = self._phase_at_rest()
         self._message = ""
         self._begun_s, self._before = time.monotonic(), self._progress.num_kept
@@ -117,7 +115,7 @@ class SessionNode(ManagedNode):
         """Say what comes first."""
         self._stopped.clear()
         self._timer = self.create_timer(1.0 / self.params.state_rate_hz, self._look)
-        self._status_timer = self.create_timer(STATUS_PERIOD_S, self._log_quality)
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self._log_figures)
         self._tell("")
 
     def stop(self) -> None:
@@ -143,9 +141,9 @@ class SessionNode(ManagedNode):
         text = f"{kept} of {wanted} episodes"
         if self._phase != RECORDING:
             return Health(OK, text, values)
-        if self._quality is not None:
-            values |= self._quality.to_figures()
-        problems = self._troubles.describe()
+        if self._watch.quality is not None:
+            values |= self._watch.quality.to_figures()
+        problems = self._watch.problems()
         return Health(WARN if problems else OK, f"{text}; {problems or 'recording'}", values)
 
     async def _serve(
@@ -174,7 +172,7 @@ class SessionNode(ManagedNode):
 
     def _on_recorder(self, state: RecorderState) -> None:
         """Notice an episode that ended without a verb: the recorder was started anew, or the disk is full."""
-        self._heard_s = time.monotonic()
+        self._heard_s, self._recorder = time.monotonic(), state
         recording = state.state == RecorderState.STATE_RECORDING
         same = recording and state.episode_id == self._open_id
         if (
@@ -188,42 +186,18 @@ class SessionNode(ManagedNode):
             self._tell(f"the recorder has ended the episode by itself{why}; once more please")
 
     def _on_quality(self, status: DiagnosticStatus) -> None:
-        """Show what the recorder measures of the open episode, and say what would keep it out."""
-        if self._phase != RECORDING or status.hardware_id != self._open_id:
-            return
-        figures = {value.key: value.value for value in status.values}
-        try:
-            self._quality = Quality.from_figures(figures)
-        except (KeyError, ValueError) as error:  # a recorder of another version
-            text = f"recorder_quality is not understood: {error!r}"
-            self._troubles.happened("figures", text, self.now_s())
-            return
-        rate_hz = self._contract.control_rate_hz
-        problems = shortcomings(self._quality, self._limits, rate_hz)
-        if status.level != OK:
-            problems["recorder"] = status.message
-        for name, problem in problems.items():
-            self._troubles.happened(name, f"this episode so far: {problem}", self.now_s())
-
-    def _forget_quality(self) -> None:
-        """Begin anew with an episode of which nothing is known."""
-        self._quality = None
-        self._troubles = Troubles(self.say)
+        if self._phase == RECORDING and status.hardware_id == self._open_id:
+            figures = {value.key: value.value for value in status.values}
+            self._watch.hear(figures, "" if status.level == OK else status.message, self.now_s())
 
     def _look(self) -> None:
-        now_s = self.now_s()
-        silent_s = time.monotonic() - self._heard_s
-        if self._phase == RECORDING and silent_s > RECORDER_SILENCE_S:
-            problem = (
-                f"the recorder is silent for {silent_s:.0f} s: what is demonstrated now is lost"
-            )
-            self._troubles.happened("silent recorder", problem, now_s, "error")
-        self._troubles.look(now_s)
+        if self._phase == RECORDING:
+            self._watch.look(time.monotonic() - self._heard_s, self.now_s())
         self._publish_state()
 
-    def _log_quality(self) -> None:
-        if self._phase == RECORDING and self._quality is not None:
-            self.get_logger().info(describe(self._quality))
+    def _log_figures(self) -> None:
+        if self._phase == RECORDING and (figures := self._watch.figures()):
+            self.get_logger().info(figures)
 
     def _record(self) -> str:
         assert self._slot is not None
@@ -232,13 +206,29 @@ class SessionNode(ManagedNode):
 
     def _save(self) -> str:
         path = self._end(save=True)
-        report = judge(path, contract=self._contract, limits=self._limits).report
+        report = self._judge(path)
         if reasons := "; ".join(report.rows.refusals):
-            self._progress.drop(path, f"not whole: {reasons}")
             return f"NOT KEPT, once more please: {reasons}"
         self._progress.keep(path)
         self._slot = self._progress.next_slot()
         return f"kept {report.line()}"
+
+    def _judge(self, path: Path) -> EpisodeReport:
+        """Return what a recording is worth; one that is not whole is dropped."""
+        mark = mark_of(path)
+        report = judge(path, contract=self._contract, limits=self._limits, mark=mark).report
+        if reasons := "; ".join(report.rows.refusals):
+            self._progress.drop(path, f"not whole: {reasons}")
+        return report
+
+    def _judge_newest(self) -> None:
+        """Judge the last recording that counts: a node that was killed in between has saved it and not judged it."""
+        newest = self._progress.newest()
+        if newest is None or newest.contract_hash != self._contract.hash:
+            return
+        report = self._judge(newest.path)
+        if report.rows.refusals:
+            self.get_logger().warning(f"not kept: {report.line()}")
 
     def _discard(self) -> str:
         self._end(save=False)
@@ -262,9 +252,22 @@ class SessionNode(ManagedNode):
             instruction=slot.instruction, operator_name=self._operator,
             metadata_json=self._progress.facts(slot),
         )  # fmt: skip
-        self._forget_quality()
-        self._open_id = call(self._recorder_start, request).episode_id
+        self._watch.begin()
+        self._end_left_open()
+        self._open_id = self._opened_id = call(self._recorder_start, request).episode_id
         self._opened_s = self.now_s()
+
+    def _end_left_open(self) -> None:
+        """End an episode that a session node left open which was killed: nobody else would."""
+        state = self._recorder
+        if state is None or state.state != RecorderState.STATE_RECORDING:
+            return
+        if state.episode_id != self._opened_id:
+            self.get_logger().warning(
+                f"{state.episode_id} was left open; it is kept as interrupted"
+            )
+            request = StopEpisode.Request(save=True, outcome="interrupted")
+            call(self._recorder_stop, request, timeout_s=30.0)
 
     def _end(self, save: bool) -> Path:
         outcome = SUCCESS if save else "discarded"
@@ -307,8 +310,10 @@ class SessionNode(ManagedNode):
         """Return what happened last; while an episode is open, what it is like and what is wrong with it."""
         if self._phase != RECORDING:
             return self._message
-        figures = describe(self._quality) if self._quality is not None else ""
-        return "; ".join(filter(None, [self._troubles.describe(), figures])) or self._message
+        return (
+            "; ".join(filter(None, [self._watch.problems(), self._watch.figures()]))
+            or self._message
+        )
 
     def _rate_per_h(self) -> float:
         kept = self._progress.num_kept - self._before

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from lapa_core.data.recorded_rows import RowLimits
 from lapa_ros.recording_quality import Quality
+from lapa_ros.troubles import Troubles
 
 FEWEST_ROWS = 10
 """Rates and shares of fewer rows say nothing yet [1]."""
@@ -56,3 +59,51 @@ def describe(quality: Quality) -> str:
     frames = f"frame age p95 {1e3 * quality.frame_age_p95_s:.0f} ms"
     shares = f"{quality.still_share:.0%} still, {quality.saturated_share:.0%} at the caps"
     return ", ".join([rows, frames, shares, *topics])
+
+
+class EpisodeWatch:
+    """The open episode as its operator sees it: figures all the time, a shortcoming when it begins and when it is over.
+
+    Attributes:
+        quality: what the recorder measured last; None before that.
+    """
+
+    RECORDER_SILENCE_S = 3.0
+    """A recorder that says nothing for so long is missing [s]."""
+
+    def __init__(self, limits: RowLimits, control_rate_hz: float, say: Callable[[str, str], None]):
+        """Judge by `limits` and the rate of deltas [Hz]; say through `say`, which takes a level and a sentence."""
+        self._limits, self._control_rate_hz, self._say = limits, control_rate_hz, say
+        self.quality: Quality | None = None
+        self._troubles = Troubles(say)
+
+    def begin(self) -> None:
+        """An episode is opened of which nothing is known."""
+        self.quality, self._troubles = None, Troubles(self._say)
+
+    def hear(self, figures: Mapping[str, str], problem: str, now_s: float) -> None:
+        """Take what the recorder measured, and its own problem or ""."""
+        try:
+            self.quality = Quality.from_figures(figures)
+        except (KeyError, ValueError) as error:  # a recorder of another version
+            text = f"what the recorder measures is not understood: {error!r}"
+            self._troubles.happened("figures", text, now_s)
+            return
+        found = shortcomings(self.quality, self._limits, self._control_rate_hz)
+        for name, text in {**found, **({"recorder": problem} if problem else {})}.items():
+            self._troubles.happened(name, f"this episode so far: {text}", now_s)
+
+    def look(self, recorder_silent_s: float, now_s: float) -> None:
+        """Say which shortcomings are over, and that the recorder is missing."""
+        if recorder_silent_s > self.RECORDER_SILENCE_S:
+            text = f"the recorder is silent for {recorder_silent_s:.0f} s: what is demonstrated now is lost"
+            self._troubles.happened("silent recorder", text, now_s, "error")
+        self._troubles.look(now_s)
+
+    def problems(self) -> str:
+        """Return what is wrong now, or ""."""
+        return self._troubles.describe()
+
+    def figures(self) -> str:
+        """Return the figures as one line, or ""."""
+        return describe(self.quality) if self.quality is not None else ""

@@ -131,3 +131,9 @@ def test_a_reviewer_who_drops_an_episode_asks_for_it_again(tmp_path, record):
     assert (progress.next_slot().task, progress.next_slot().number) == ("push", 1)
     add_mark(tmp_path, Mark(episode="ep_03.mcap", keep=True))
     assert SessionProgress(PLAN, tmp_path).next_slot() is None
+
+
+def test_a_decision_that_was_made_in_the_folder_above_counts_too(tmp_path, record):
+    fill(SessionProgress(PLAN, tmp_path), record, 4)
+    add_mark(tmp_path.parent, Mark(episode=f"{tmp_path.name}/ep_03.mcap", keep=False))
+    assert SessionProgress(PLAN, tmp_path).next_slot().number == 1

@@ -7,10 +7,13 @@ import time
 import pytest
 from lapa_msgs.msg import ArmState, SessionState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
+from lapa_msgs.srv import StartEpisode
 from lapa_ros import qos
 from lapa_ros.diagnostics import OK, WARN
+from lapa_ros.episode_file import EpisodeFile
 from lapa_ros.recorder_node import RecorderNode
 from lapa_ros.remote import GraphError, call
+from lapa_ros.session_logic import read_metadata
 from lapa_ros.session_node import SessionNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -185,7 +188,7 @@ def test_a_topic_that_falls_silent_is_said_while_the_episode_is_open(person):
 def test_a_recorder_that_falls_silent_is_said_while_the_episode_is_open(
     person, spinner, recorder, monkeypatch
 ):
-    monkeypatch.setattr("lapa_ros.session_node.RECORDER_SILENCE_S", 1.0)
+    monkeypatch.setattr("lapa_ros.session_watch.EpisodeWatch.RECORDER_SILENCE_S", 1.0)
     person.record()
     person.wait_phase(SessionState.PHASE_RECORDING)
     spinner.hang(recorder)
@@ -238,6 +241,42 @@ def test_an_episode_that_a_restarted_recorder_lost_is_asked_for_again(person, re
     recorder._session.stop(save=True, outcome="interrupted", now_s=recorder.now_s())()
     person.wait_phase(SessionState.PHASE_SETUP)
     assert "ended the episode by itself" in person.state.message
+
+
+def save_unjudged(folder, contract_hash):
+    """Leave what a session node leaves that is killed before it has judged: a success without one delta."""
+    facts = {"session": "mine", "task": "push", "number": 0}
+    metadata = {"extra": facts, "started_at": "2026-11-23T10:00:00", "contract_hash": contract_hash}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = EpisodeFile(folder, "ep_1", [], metadata, queue_size=4, flush_period_s=0.5)
+    return file.finish(lambda: {"outcome": "success"})
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_crash_left_unjudged_is_judged_at_the_next_start(spinner, folder, contract, same):
+    """Under another contract nothing is judged: that is another robot's session, or a mistake of this start."""
+    path = save_unjudged(folder, contract.hash if same else "another")
+    session = spinner.start(
+        SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder)
+    )
+    assert session.health().message.startswith(f"{0 if same else 1} of 2")
+    assert [name for name, mark in load_marks(folder).items() if not mark.keep] == (
+        [path.name] if same else []
+    )
+
+
+def test_an_episode_that_a_session_before_left_open_does_not_lock_the_recorder(person, folder):
+    start = person.node.create_client(StartEpisode, "recorder/start")
+    person.record()
+    person.do("discard")
+    left = call(
+        start, StartEpisode.Request(instruction="left open", operator_name="tester")
+    ).episode_id
+    time.sleep(0.6)  # a session that starts meanwhile hears the recorder's state
+    assert "RECORDING 'push the red block left'" in person.do("record")
+    assert read_metadata(folder / f"{left}.mcap")["outcome"] == "interrupted"
+    assert "recording anew" in person.do("redo")
+    person.do("discard")
 
 
 def test_nobody_as_operator_is_refused(ros_domain, folder):
