@@ -61,11 +61,11 @@ class RobotContract:
     interpolation_s: float
     """Duration of the minimum-jerk move to a new target; at most one control period."""
     watchdog_s: float
-    """Without a new delta for this long the arm holds its measured position."""
+    """Without a new delta for this long the arm holds its measured position; two to five control periods."""
     max_observation_age_s: float
     """A policy acts on no frame older than this, the arm on no delta whose frame is older than this plus one period."""
     max_joint_state_age_s: float
-    """Joint states older than this count as missing: the arm holds."""
+    """Joint states older than this count as missing: the arm holds. At most `watchdog_s`."""
     cameras: dict[str, CameraContract]
     """Camera streams by name; `front` is what policies see."""
     workspace_min_m: Triple
@@ -108,8 +108,11 @@ class RobotContract:
             self.interpolation_s <= 1 / self.control_rate_hz, "interpolation_s", self.interpolation_s,
             f"at most one control period, {1 / self.control_rate_hz:g}",
         )  # fmt: skip
-        _require(self.watchdog_s >= 2 / self.control_rate_hz, "watchdog_s", self.watchdog_s,
-                 f"at least two control periods, {2 / self.control_rate_hz:g}")  # fmt: skip
+        low_s, high_s = 2 / self.control_rate_hz, 5 / self.control_rate_hz
+        _require(low_s <= self.watchdog_s <= high_s, "watchdog_s", self.watchdog_s,
+                 f"two to five control periods, {low_s:g} to {high_s:g}")  # fmt: skip
+        _require(self.max_joint_state_age_s <= self.watchdog_s, "max_joint_state_age_s", self.max_joint_state_age_s,
+                 f"at most watchdog_s, {self.watchdog_s:g}")  # fmt: skip
         _require(self.command_rate_hz >= 2 * self.control_rate_hz, "command_rate_hz", self.command_rate_hz,
                  "at least twice control_rate_hz")  # fmt: skip
         for low, high, axis in zip(self.workspace_min_m, self.workspace_max_m, "xyz", strict=True):

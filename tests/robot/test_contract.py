@@ -36,7 +36,13 @@ def test_hash_ignores_comments_and_order_but_no_value(tmp_path):
         (
             "watchdog_s: 0.6",
             "watchdog_s: 0.1",
-            "watchdog_s is 0.1; allowed is at least two control periods",
+            "watchdog_s is 0.1; allowed is two to five control periods, 0.4 to 1",
+        ),
+        ("watchdog_s: 0.6", "watchdog_s: 60.0", "watchdog_s is 60.0; allowed is two to five"),
+        (
+            "max_joint_state_age_s: 0.2",
+            "max_joint_state_age_s: 20.0",
+            "max_joint_state_age_s is 20.0; allowed is at most watchdog_s, 0.6",
         ),
         ("watchdog_s: 0.6", "watchdog_s: .nan", "watchdog_s is nan"),
         ("robot_model: wx250s", "robot_model: wx200", "'wx200' is unknown"),
