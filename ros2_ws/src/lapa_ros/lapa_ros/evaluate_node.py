@@ -58,9 +58,10 @@ class EvaluateNode(WorkerNode):
         figures = summary(evaluator.scores, tally.latencies_s, tally.applied, tally.refused)
         problem = problem or broken_loop(evaluator)
         write_summary(self._out / "summary.json", {**figures, "problem": problem})
-        if self.params.video and any(clip.jpegs for clip in evaluator.clips):
-            write_video(self._out / "episodes.mp4", evaluator.clips, VIDEO_RATE_HZ)
-            write_contact_sheet(self._out / "contact_sheet.png", evaluator.clips)
+        clips = evaluator.film.clips
+        if self.params.video and any(clip.jpegs for clip in clips):
+            write_video(self._out / "episodes.mp4", clips, VIDEO_RATE_HZ)
+            write_contact_sheet(self._out / "contact_sheet.png", clips)
         self._print(f"\n{table(figures)}\n")
         self._print("\n".join(str(path) for path in sorted(self._out.iterdir()) if path.is_file()))
         if problem:

@@ -20,7 +20,7 @@ from lapa_core.sim.instructions import FAMILIES
 from lapa_core.sim.tasks import sample_task
 from lapa_ros import qos
 from lapa_ros.clock import to_seconds
-from lapa_ros.filming import Clip
+from lapa_ros.filming import Film
 from lapa_ros.remote import GraphError, wait_future
 from lapa_ros.scene import SceneControl
 from lapa_ros.scores import EpisodeScore
@@ -43,13 +43,16 @@ class Evaluator:
 
     Attributes:
         scores: one per episode so far.
-        clips: one per episode that was filmed.
+        film: the first `MAX_CLIPS` episodes.
         tally: commands and latencies.
         path_m: way of the measured end effector in the present episode [m].
     """
 
     MAX_BROKEN = 2
     """So many episodes in a row that could not even be tried end the evaluation."""
+
+    MAX_CLIPS = 100
+    """Episodes that are filmed."""
 
     MAX_SILENCE_S = 3.0
     """A policy node publishes feedback ten times a second; one that is silent for so long is dead [s]."""
@@ -76,13 +79,12 @@ class Evaluator:
             CompressedImage, "camera/spectator/compressed", self._on_spectator, qos.CAMERA
         )
         self.scores: list[EpisodeScore] = []
-        self.clips: list[Clip] = []
+        self.film = Film(self.MAX_CLIPS)
         self.tally = Tally([])
         self.path_m = 0.0
         self._last_sequence: int | None = None
         self._last_position_m: np.ndarray | None = None
-        self._clip: Clip | None = None
-        self._clip_start_s = self._heard_s = 0.0
+        self._heard_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Follow every instruction.
@@ -108,10 +110,7 @@ class Evaluator:
                 duration_s=time.monotonic() - begun_s, path_m=self.path_m,
             )  # fmt: skip
             self.scores.append(score)
-            if self._clip is not None:
-                self._clip.success = score.success
-                self.clips.append(self._clip)
-                self._clip = None
+            self.film.end(score.success)
             mark = "done    " if score.success else f"{outcome:<8}"
             self._report(
                 f"{index + 1:>3}/{self._episodes}  {mark}  {score.steps:>3} steps {score.duration_s:5.1f} s  "
@@ -125,8 +124,7 @@ class Evaluator:
         task = self.scene.reset(seed, instruction, stop)
         self._last_position_m = None  # the reset moved the arm; only what it does itself counts
         self.path_m = 0.0
-        self._clip_start_s = to_seconds(task.header.stamp)
-        self._clip = Clip(title=instruction)
+        self.film.begin(instruction, to_seconds(task.header.stamp))
         if not self._action.wait_for_server(timeout_sec=10.0):
             raise GraphError(
                 "the policy node's action did not appear within 10 s; is the policy node alive?"
@@ -168,15 +166,12 @@ class Evaluator:
         self.tally.applied, self.tally.refused = state.applied, state.refused
         point = state.measured_pose.position
         position_m = np.array([point.x, point.y, point.z])
-        if self._last_position_m is not None:
-            self.path_m += float(np.linalg.norm(position_m - self._last_position_m))
-        self._last_position_m = position_m
+        last_m, self._last_position_m = self._last_position_m, position_m
+        if last_m is not None:
+            self.path_m += float(np.linalg.norm(position_m - last_m))
 
     def _on_spectator(self, message: CompressedImage) -> None:
-        time_s = to_seconds(message.header.stamp) - self._clip_start_s
-        if self._clip is not None and time_s >= 0.0:
-            self._clip.jpegs.append(bytes(message.data))
-            self._clip.times_s.append(time_s)
+        self.film.add(bytes(message.data), to_seconds(message.header.stamp))
 
 
 def broken_loop(evaluator: Evaluator) -> str:

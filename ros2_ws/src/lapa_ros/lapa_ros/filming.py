@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,6 +33,43 @@ class Clip:
     """Frames."""
     times_s: list[float] = field(default_factory=list)
     """Time of each since the start of the episode [s]."""
+
+
+class Film:
+    """The clips of an evaluation's first episodes; frames come from another thread than episodes.
+
+    Attributes:
+        clips: those that are over.
+    """
+
+    def __init__(self, most: int):
+        """Keep `most` clips: a clip is about a megabyte of memory."""
+        self.clips: list[Clip] = []
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: Clip | None = None
+        self._start_s = 0.0
+
+    def begin(self, title: str, start_s: float) -> None:
+        """Begin an episode at a frame's stamp [s], in the place of one that never ended."""
+        with self._lock:
+            self._open = Clip(title=title) if len(self.clips) < self._most else None
+            self._start_s = start_s
+
+    def add(self, jpeg: bytes, stamp_s: float) -> None:
+        """Take a frame, stamped `stamp_s` [s]; one from before or between episodes is dropped."""
+        with self._lock:
+            if self._open is not None and stamp_s >= self._start_s:
+                self._open.jpegs.append(jpeg)
+                self._open.times_s.append(stamp_s - self._start_s)
+
+    def end(self, success: bool) -> None:
+        """End the episode, if one has begun."""
+        with self._lock:
+            if self._open is not None:
+                self._open.success = success
+                self.clips.append(self._open)
+            self._open = None
 
 
 def write_video(path: Path, clips: Sequence[Clip], rate_hz: float) -> None:

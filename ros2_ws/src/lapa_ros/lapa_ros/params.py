@@ -392,7 +392,8 @@ class EvaluateParams:
     )
     out: str = param("outputs/evaluate", "Folder of the summary, the video and the contact sheet.")
     video: bool = param(
-        True, "Write a video and a contact sheet, where the simulator publishes its spectator view."
+        True,
+        "Write a video and a contact sheet of the first 100 episodes, where the simulator has a spectator view.",
     )
 
 

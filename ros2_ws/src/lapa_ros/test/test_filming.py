@@ -6,7 +6,7 @@ import io
 import av
 import numpy as np
 import pytest
-from lapa_ros.filming import Clip, write_contact_sheet, write_video
+from lapa_ros.filming import Clip, Film, write_contact_sheet, write_video
 from PIL import Image
 
 
@@ -27,6 +27,30 @@ def clips():
         )
         for index in range(7)
     ]
+
+
+def test_a_film_keeps_the_frames_of_its_first_episodes_only():
+    """Regression pinned: every episode was kept in memory, up to ten thousand of them."""
+    film = Film(most=2)
+    for episode in range(3):
+        film.add(b"between", episode * 10.0 - 1.0)
+        film.begin(str(episode), episode * 10.0)
+        film.add(b"before", episode * 10.0 - 0.5)
+        film.add(b"in", episode * 10.0 + 0.5)
+        film.end(success=episode == 1)
+    assert [(c.title, c.success, c.jpegs, c.times_s) for c in film.clips] == [
+        ("0", False, [b"in"], [0.5]),
+        ("1", True, [b"in"], [0.5]),
+    ]
+
+
+def test_an_episode_that_never_ended_is_not_in_the_film():
+    film = Film(most=2)
+    film.begin("broken", 0.0)
+    film.begin("whole", 1.0)
+    film.end(success=True)
+    film.end(success=False)
+    assert [clip.title for clip in film.clips] == ["whole"]
 
 
 def test_the_video_has_every_frame_and_lingers_on_the_outcome(clips, tmp_path):
