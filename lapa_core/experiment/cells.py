@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lapa_core.data.store import FrameStore
+from lapa_core.errors import DataError
 from lapa_core.evaluate import EvalConfig, evaluate
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.data import at_size, load_video_set, make_video_set
@@ -93,10 +94,19 @@ def _finetune(domain: str, arm: str, count: int, seed: int) -> Cell:
 
 
 def run_data(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
-    """Collect the videos of a domain, or the expert's labelled episodes where none were recorded."""
+    """Collect the videos of a domain, or the expert's labelled episodes where none were recorded.
+
+    Raises:
+        DataError: fewer episodes were recorded than the largest label count asks for.
+    """
     kind = cell.name.split("/")[1]
     if kind == "labels" and config.labels is not None:
         store = label_store(config)
+        if store.num_episodes < max(config.label_counts):
+            raise DataError(
+                f"label_counts are {config.label_counts} and {config.labels} holds {store.num_episodes} episodes; "
+                "give --label-counts that it can fill"
+            )
         return {"episodes": store.num_episodes, "frames": len(store), "source": str(config.labels)}
     episodes = (
         max(config.label_counts) if kind == "labels" else config.videos + config.probe_episodes

@@ -43,7 +43,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.size not in ("sim", "debug"):
             raise ContractError(f"size is {self.size!r}; allowed are 'sim' and 'debug'")
-        if min(self.seeds, self.videos, self.rollouts, self.workers, *self.label_counts) < 1:
+        counts = (self.seeds, self.videos, self.probe_episodes, self.rollouts, self.workers)
+        if min(*counts, *self.label_counts) < 1:
             raise ContractError(
-                "seeds, videos, rollouts, workers and label_counts must be at least 1"
+                "seeds, videos, probe_episodes, rollouts, workers and label_counts must be at least 1"
             )

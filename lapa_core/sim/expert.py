@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa_core.errors import ContractError
 from lapa_core.sim.geometry import TOOL_MAX_M, TOOL_MIN_M
 from lapa_core.sim.layout import BEHIND_M
 from lapa_core.sim.planner import point_along, shortest_path
@@ -101,6 +102,13 @@ class NoiseConfig:
     """Length of a burst's steps [m]."""
     burst_steps: int = 2
     """Steps of a burst."""
+
+    def __post_init__(self) -> None:
+        values = (self.max_sigma_m, self.burst_probability, self.burst_step_m, self.burst_steps)
+        if not all(0 <= value < np.inf for value in values) or self.burst_probability > 1:
+            raise ContractError(
+                f"{self}: all must be 0 or more and finite, burst_probability at most 1; zero everywhere is no noise"
+            )
 
 
 class ExecutionNoise:

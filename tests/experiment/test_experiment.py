@@ -6,10 +6,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lapa_core.actions.delta import ACTION_NAMES
+from lapa_core.data.lerobot import LeRobotWriter
+from lapa_core.data.lerobot_format import make_features
 from lapa_core.errors import DataError
-from lapa_core.experiment.cells import all_cells
+from lapa_core.experiment.cells import Cell, all_cells, run_data
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.data import make_video_set
 from lapa_core.experiment.run import cell_key, pending_cells, run_all
@@ -100,3 +104,14 @@ def test_the_whole_experiment_runs_at_debug_size(tmp_path):
     assert pending_cells(config) == []
     text = (tmp_path / "results.jsonl").read_text()
     assert all(cell.name in text for cell in all_cells(config))
+
+
+def test_labels_that_are_too_few_are_noticed_before_anything_is_trained(tmp_path):
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    writer = LeRobotWriter(
+        tmp_path / "labels", fps=5, features=make_features({"front": (16, 16)}, action_names=ACTION_NAMES)
+    )  # fmt: skip
+    writer.add_episode({"front": frames}, instruction="point", actions=np.zeros((3, 7)))
+    config = ExperimentConfig(out=tmp_path, labels=tmp_path / "labels", label_counts=(1, 2))
+    with pytest.raises(DataError, match="holds 1 episodes"):
+        run_data(config, Cell("data/labels", run_data))

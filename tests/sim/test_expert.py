@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from lapa_core.errors import ContractError
 from lapa_core.sim.expert import MAX_STEP_M, ExecutionNoise, NoiseConfig, expert_action
 from lapa_core.sim.instructions import FAMILIES
 
@@ -53,3 +54,10 @@ def test_no_noise_changes_nothing():
     )
     label = np.array([0.01, -0.02, 0, 0, 0, 0, 1.0])
     assert np.array_equal(quiet.perturb(label, 0.05), label)
+
+
+@pytest.mark.parametrize("field", ["max_sigma_m", "burst_probability", "burst_step_m"])
+def test_noise_that_cannot_be_is_refused(field):
+    for value in (-0.1, float("nan")):
+        with pytest.raises(ContractError, match="0 or more"):
+            NoiseConfig(**{field: value})
