@@ -76,8 +76,12 @@ class EpisodeFile:
         )
         self._writer.start(profile="ros2", library="lapa recorder")
         self._channels = [self._register(stream) for stream in streams]
-        self._write_metadata({})  # so that a recovered file knows its instruction
-        self._sync()
+        try:
+            self._write_metadata({})  # so that a recovered file knows its instruction
+            self._sync()
+        except OSError as error:
+            self._delete()
+            raise DataError(f"cannot record to {self._part}: {error}; is the disk full?") from error
         self._thread = threading.Thread(target=self._run, name="episode-writer", daemon=True)
         self._thread.start()
 
@@ -117,7 +121,11 @@ class EpisodeFile:
     def discard(self, timeout_s: float = 30.0) -> None:
         """Close and delete the file."""
         self._join(timeout_s)
-        self._stream.close()
+        self._delete()
+
+    def _delete(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk did not take is not wanted either
+            self._stream.close()
         self._part.unlink(missing_ok=True)
 
     def _join(self, timeout_s: float) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file of one episode, without ROS: drops are counted, a failing disk is told."""
 
+import resource
 import threading
+import time
 
 import pytest
 from lapa_ros.episode_file import EpisodeFile, Stream
@@ -50,6 +52,33 @@ def test_a_failing_disk_keeps_the_part_and_says_so(tmp_path, kind):
     with pytest.raises(DataError, match="No space left"):
         file.finish(lambda: {})
     assert [item.name for item in tmp_path.iterdir()] == ["ep_1.mcap.part"]
+
+
+@pytest.fixture
+def full_disk():
+    """Return what makes every file of this process end at a size, as a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_full_disk_cut_off_can_be_discarded(tmp_path, full_disk):
+    file = open_file(tmp_path)
+    full_disk(file.size_bytes + 500)
+    file.write(0, b"x" * 3000, 1000)
+    end_s = time.monotonic() + 10.0
+    while file.failure is None:
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_from_the_start_is_said_and_nothing_is_left(tmp_path, full_disk):
+    full_disk(10)
+    with pytest.raises(DataError, match="cannot record"):
+        open_file(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_episode_is_never_overwritten(tmp_path):
