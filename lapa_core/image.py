@@ -7,6 +7,9 @@ release trains on one crop and deploys on another, facts of its section 2.7.) Im
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import IO
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +18,12 @@ from lapa_core.errors import DataError
 
 PICTURE_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on a picture that is damaged, or claims an absurd size."""
+
+
+def read_rgb(stored: Path | IO[bytes]) -> NDArray[np.uint8]:
+    """Return a picture in a file, or of its bytes, as RGB (H, W, 3); raises one of `PICTURE_DAMAGE`."""
+    with Image.open(stored) as image:
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def preprocess(image_HWC: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

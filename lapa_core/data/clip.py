@@ -26,7 +26,8 @@ class Clip:
     path: str
     """File, or folder of frames, relative to the data folder."""
     address: str
-    """Where in the file: an episode number (lerobot), a byte offset (rlds), a topic (mcap), else empty."""
+    """Where in the file: an episode number, with `:` and the camera where pictures lie in tables (lerobot); byte
+    offset, length and feature with `:` between (rlds); a topic (mcap); else empty."""
     stored: bool
     """Whether the frames are stored in a video file, so that `keyframes` holds and neighbours are cheap to read."""
     size_bytes: int

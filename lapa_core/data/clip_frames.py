@@ -7,7 +7,6 @@ Imports numpy and, for the kind at hand, its reader.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -118,31 +117,26 @@ def _read_rlds(
 def _read_mcap(
     path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
 ) -> None:
-    from lapa_core.data.mcap_episode import read_pictures
+    from lapa_core.data.mcap_pictures import read_chosen_pictures
 
-    pictures = read_pictures(path, request.address, request.numbers)
-    for place, number in enumerate(request.numbers):
-        if number not in pictures:
-            raise DataError(f"{path}: {request.address} has no picture {number}; index it again")
-        out_NSSC[place] = preprocess(pictures[number], image_px)
-
-
-@lru_cache(maxsize=2)
-def _lerobot(root: str, camera: str | None) -> object:
-    from lapa_core.data.lerobot_reader import LeRobotSource
-
-    return LeRobotSource(root, camera=camera)
+    places = {number: place for place, number in enumerate(request.numbers)}
+    for number, picture in read_chosen_pictures(
+        path, request.address, request.numbers, request.num_frames
+    ):
+        out_NSSC[places.pop(number)] = preprocess(picture, image_px)
+    if places:
+        raise DataError(f"{path}: {request.address} has no picture {min(places)}; index it again")
 
 
 def _read_lerobot(
     path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
 ) -> None:
     """Read an episode whose pictures lie in the tables; episodes in video files are `stored`."""
-    from lapa_core.data.lerobot_reader import LeRobotSource
+    from lapa_core.data.table_pictures import read_table_pictures
 
-    source = _lerobot(request.path, request.camera)
-    assert isinstance(source, LeRobotSource)
-    frames = source.episode(int(request.address), image_px).frames
-    if len(frames) != request.num_frames:
-        raise DataError(f"{path} episode {request.address} changed; run `lapa data index` again")
-    out_NSSC[...] = frames[list(request.numbers)]
+    episode, colon, camera = request.address.partition(":")
+    if not colon:
+        raise DataError(f"{path}: the index is of an older version; run `lapa data index` again")
+    pictures = read_table_pictures(path, int(episode), camera, request.numbers, request.num_frames)
+    for place, picture in enumerate(pictures):
+        out_NSSC[place] = preprocess(picture, image_px)

@@ -18,7 +18,7 @@ from PIL import Image
 from lapa_core.data.episode import Episode, OnePathEach
 from lapa_core.data.instructions import read_instructions
 from lapa_core.errors import DataError
-from lapa_core.image import PICTURE_DAMAGE, preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess, read_rgb
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FRAMES_NAME = "frames.json"
@@ -46,8 +46,7 @@ def list_clip_folders(root: Path) -> list[Path]:
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Return a picture as RGB (H, W, 3), or raise DataError when it is damaged."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        return read_rgb(path)
     except PICTURE_DAMAGE as error:
         raise DataError(f"{path}: the picture cannot be read ({error}); copy it again") from error
 

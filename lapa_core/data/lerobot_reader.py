@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.episode import Episode
 from lapa_core.data.lerobot_actions import delta_reader
 from lapa_core.data.video import decode_frames
 from lapa_core.errors import DataError
-from lapa_core.image import PICTURE_DAMAGE, preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess, read_rgb
 
 
 class LeRobotSource:
@@ -212,18 +211,29 @@ class LeRobotSource:
         self, row: dict[str, Any], index: int, convert: Callable[[NDArray], NDArray]
     ) -> list[NDArray[np.uint8]]:
         cells = self._episode_data(row, index)[self.camera].to_pylist()
-        frames = []
-        for number, cell in enumerate(cells):
-            try:
-                stored = (
-                    io.BytesIO(cell["bytes"]) if cell.get("bytes") else self.path / cell["path"]
-                )
-                frames.append(convert(np.asarray(Image.open(stored).convert("RGB"))))
-            except (*PICTURE_DAMAGE, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{self.path}: image {number} of episode {index} cannot be read ({error})"
-                ) from error
-        return frames
+        return [
+            convert(
+                decode_cell(self.path, cell, f"{self.path}: picture {number} of episode {index}")
+            )
+            for number, cell in enumerate(cells)
+        ]
+
+
+def decode_cell(root: Path, cell: Any, label: str) -> NDArray[np.uint8]:
+    """Return the picture of a cell as RGB (H, W, 3).
+
+    Args:
+        root: folder of the data set; a cell may name a file in it instead of holding the bytes.
+        cell: the dictionary `bytes`, `path` that the format keeps a picture in.
+        label: what to name in errors.
+
+    Raises:
+        DataError: the cell is empty, or the picture missing or damaged.
+    """
+    try:
+        return read_rgb(io.BytesIO(cell["bytes"]) if cell.get("bytes") else root / cell["path"])
+    except (*PICTURE_DAMAGE, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{label} cannot be read ({error}); copy the set again") from error
 
 
 def _as_matrix(values: NDArray) -> NDArray[np.float32]:

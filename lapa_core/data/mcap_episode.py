@@ -70,7 +70,7 @@ def read_recording(path: Path) -> Recording:
     arm_states: list[Any] = []
     has_arm_state = finished = False
     stamps: dict[str, list[float]] = {}
-    decode = _Decoder(path)
+    decode = MessageDecoder(path)
     for record, schema in read_records(path):
         if isinstance(record, Footer):
             finished = True
@@ -124,7 +124,7 @@ def read_picture_topics(path: Path) -> PictureTopics:
     stamps: dict[str, list[float]] = {}
     metadata: dict[str, Any] = {}
     finished = False
-    decode = _Decoder(path)
+    decode = MessageDecoder(path)
     for record, schema in read_records(path):
         decode.remember(record)
         if isinstance(record, Footer):
@@ -146,7 +146,7 @@ def read_pictures(path: Path, topic: str, wanted: Iterable[int]) -> dict[int, ND
     """Decode the pictures of a topic that have the given positions in `picture_stamps_s`, as RGB."""
     chosen, position = set(wanted), 0
     pictures: dict[int, NDArray[np.uint8]] = {}
-    decode = _Decoder(path)
+    decode = MessageDecoder(path)
     for record, schema in read_records(path):
         decode.remember(record)
         if not isinstance(record, Message) or decode.topic(record) != topic:
@@ -236,13 +236,18 @@ def read_records(path: Path, *, until_damage: bool = False) -> Iterator[tuple[An
     except Exception as error:  # the boundary to mcap, whose decompressors have errors of their own
         if until_damage:
             return
-        raise DataError(
-            f"{path} is cut short or damaged ({error or type(error).__name__}); if its recorder was "
-            "killed, name it .mcap.part and recover it, else copy it again"
-        ) from error
+        raise damaged_recording(path, error) from error
 
 
-class _Decoder:
+def damaged_recording(path: Path, error: Exception) -> DataError:
+    """Return the error of a file that is not whole, from what the mcap package said."""
+    return DataError(
+        f"{path} is cut short or damaged ({error or type(error).__name__}); if its recorder was "
+        "killed, name it .mcap.part and recover it, else copy it again"
+    )
+
+
+class MessageDecoder:
     """Decodes messages by the definitions of one file, and remembers its topics."""
 
     def __init__(self, path: Path) -> None:
@@ -252,13 +257,16 @@ class _Decoder:
         self._topics: dict[int, str] = {}
 
     def remember(self, record: Any) -> None:
+        """Take note of a record that names a topic."""
         if isinstance(record, Channel):
             self._topics[record.id] = record.topic
 
     def topic(self, message: Message) -> str:
+        """Return the topic of a message whose channel was remembered."""
         return self._topics[message.channel_id]
 
     def __call__(self, schema: Schema, data: bytes) -> Any:
+        """Return a message as an object with the fields of its type, or raise DataError."""
         if schema.id not in self._decoders:
             decoder = self._factory.decoder_for("cdr", schema)
             if decoder is None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lapa_core.errors import DataError
-from lapa_core.image import PICTURE_DAMAGE
+from lapa_core.image import PICTURE_DAMAGE, read_rgb
 
-_CHANNELS_TO_RGB = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
+_RGB, _BGR = slice(0, 3), slice(2, None, -1)
+_CHANNELS_TO_RGB = {"rgb8": _RGB, "bgr8": _BGR, "rgba8": _RGB, "bgra8": _BGR}
 
 
 def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
     """
     if hasattr(message, "format"):
         try:
-            return np.asarray(Image.open(io.BytesIO(bytes(message.data))).convert("RGB"))
+            return read_rgb(io.BytesIO(bytes(message.data)))
         except PICTURE_DAMAGE as error:
             raise DataError(
                 f"{label}: a picture of format {message.format!r} cannot be decoded ({error}); "
@@ -48,4 +48,4 @@ def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
             f"{message.encoding} pixels; the driver's message is wrong"
         )
     rows = data.reshape(height, step)[:, : width * channels]
-    return np.ascontiguousarray(rows.reshape(height, width, channels)[..., list(order)])
+    return np.ascontiguousarray(rows.reshape(height, width, channels)[..., order])

@@ -96,7 +96,8 @@ def _scan_lerobot(item: ScanItem) -> Found:
             yield name, f"{item.place}: {problem}; run `lapa data doctor`"
             continue
         content = hash_texts([file_hash, str(pts[0]), str(pts[-1]), "" if stored else name])
-        yield _clip(item, name, str(place.index), table, pts, content)
+        address = str(place.index) if stored else f"{place.index}:{item.camera}"
+        yield _clip(item, name, address, table, pts, content)
 
 
 def _episode_pts(packets: PacketTable, place: EpisodePlace, fps: float) -> NDArray[np.int64]:
@@ -190,7 +191,7 @@ def _clip(
         number=0,
         id=name,
         kind=item.kind,
-        path="." if in_tables else item.path,
+        path=item.path,
         address=address,
         stored=item.kind in ("video", "lerobot") and not in_tables,
         size_bytes=item.stamp()[1],

@@ -15,7 +15,7 @@ from lapa_core.data.clip import Clip
 from lapa_core.data.scan import ScanResult
 
 JOURNAL_NAME = "scan.jsonl"
-_VERSION = 1
+_VERSION = 2
 """Raise when scanning finds something else in an unchanged file."""
 
 

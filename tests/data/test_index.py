@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`lapa data index`: right times and frames of every kind, and nothing unreadable passed over in silence."""
 
-import io
 import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -218,24 +215,6 @@ def test_lerobot_episodes(tmp_path, stamps, make_set, camera):
         assert stamps.read_all(index.read(clip, pairs_P2[:, 1], 32)) == [
             first + k for k in range(2, len(clip))
         ]
-
-
-def test_lerobot_pictures_in_tables(tmp_path, stamps, make_set):
-    path = make_set(lengths=(4, 5))
-    info = json.loads((path / "meta/info.json").read_text())
-    key = "observation.images.front"
-    info["features"][key]["dtype"] = "image"
-    (path / "meta/info.json").write_text(json.dumps(info))
-    cells = []
-    for frame in stamps.clip(20, 9):
-        stream = io.BytesIO()
-        Image.fromarray(frame).save(stream, "PNG")
-        cells.append({"bytes": stream.getvalue(), "path": None})
-    (file,) = path.glob("data/*/*.parquet")
-    pq.write_table(pq.read_table(file).append_column(key, pa.array(cells)), file)
-    index = index_of(path, tmp_path / "out")
-    assert [len(clip) for clip in index.clips] == [4, 5]
-    assert stamps.read_all(index.read(index.clips[1], [3, 0], 32)) == [27, 24]
 
 
 def test_lerobot_video_that_lacks_frames(tmp_path, make_set):

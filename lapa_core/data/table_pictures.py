@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chosen pictures of an episode of a LeRobot set whose pictures lie in its tables.
+
+Of a file only the row groups with a wanted picture are read, and of these only the pictures. A process keeps where the
+episodes of a file lie, and the row groups that it used last, still encoded. Imports numpy, pyarrow and Pillow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lapa_core.data import lerobot_format as fmt
+from lapa_core.data.kept import Kept
+from lapa_core.data.lerobot_reader import decode_cell
+from lapa_core.errors import DataError
+
+KEPT_BYTES = 256 * 2**20
+"""Memory of a process for encoded pictures [bytes]."""
+_KEPT_FILES = 1024
+
+_row_groups: Kept[pa.ChunkedArray] = Kept(KEPT_BYTES, lambda column: column.nbytes)
+
+
+class _Places(NamedTuple):
+    """Where rows lie in a file of N rows and G row groups."""
+
+    episodes_N: NDArray[np.int64]
+    """Episode of each row."""
+    edges: NDArray[np.int64]
+    """(G + 1,) first row of each row group, and N at the end."""
+
+
+def read_table_pictures(
+    path: Path, episode: int, camera: str, numbers: Sequence[int], num_frames: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield pictures of an episode as RGB (H, W, 3).
+
+    Args:
+        path: table of the data set that holds the episode's rows.
+        episode: number of the episode.
+        camera: full name of the feature that holds the pictures.
+        numbers: wanted pictures, counted from the episode's first.
+        num_frames: how many pictures the episode should have.
+
+    Raises:
+        DataError: the file is missing or damaged, or the episode is not what it should be.
+    """
+    try:
+        state = path.stat()
+        version = (path, state.st_mtime_ns, state.st_size)
+        places = _places(*version)
+        mine = np.flatnonzero(places.episodes_N == episode)
+        if len(mine) != num_frames or mine[-1] - mine[0] + 1 != num_frames:
+            raise DataError(
+                f"{path} has {len(mine)} rows of episode {episode}, the index says {num_frames} in one piece; run "
+                "`lapa data index` again"
+            )
+        for number in numbers:
+            row = int(mine[number])
+            group = int(np.searchsorted(places.edges, row, side="right")) - 1
+            read = partial(_read_group, path, group, camera)
+            column = _row_groups.get((*version, camera, group), read)
+            cell = column[row - int(places.edges[group])].as_py()
+            yield decode_cell(_root(path), cell, f"{path}: picture {number} of episode {episode}")
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}); copy it again") from error
+
+
+@lru_cache(maxsize=_KEPT_FILES)
+def _places(path: Path, mtime_ns: int, size_bytes: int) -> _Places:
+    """Return the places in a file; size and time name one state of it, so that a changed one is read anew."""
+    file = pq.ParquetFile(path)
+    if "episode_index" not in file.schema_arrow.names:
+        raise DataError(f"{path} has no column episode_index; write the set again")
+    lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    episodes = file.read(columns=["episode_index"])["episode_index"].to_numpy()
+    return _Places(episodes, np.cumsum([0, *lengths]))
+
+
+def _read_group(path: Path, group: int, camera: str) -> pa.ChunkedArray:
+    table = pq.ParquetFile(path).read_row_group(group, columns=[camera])
+    if camera not in table.column_names:
+        raise DataError(f"{path} has no column {camera}; run `lapa data index` again")
+    return table[camera]
+
+
+def _root(path: Path) -> Path:
+    """Return the folder of the data set, to which the paths in its cells are relative."""
+    return next((p for p in path.parents if (p / fmt.INFO_PATH).is_file()), path.parent)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chosen pictures of LeRobot tables and recordings: the right ones, and nothing but them is read."""
+
+import io
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, IndexType, Writer
+from PIL import Image
+
+from lapa_core.data.index import IndexConfig, build_index
+from lapa_core.data.kept import Kept
+from lapa_core.errors import DataError
+
+KEY = "observation.images.front"
+LENGTHS = (6, 9, 4)
+
+
+def index_of(data, out):
+    return build_index(IndexConfig(data=data, out=out, workers=1, progress=False))
+
+
+def png(image):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class Tables:
+    """A set of three episodes whose pictures lie in one table: picture k of episode e is stamped 16 e + k."""
+
+    def __init__(self, root, stamps, rows_per_group):
+        self.root, self.rows_per_group = root, rows_per_group
+        info = json.loads((root / "meta/info.json").read_text())
+        info["features"][KEY]["dtype"] = "image"
+        (root / "meta/info.json").write_text(json.dumps(info))
+        (self.file,) = root.glob("data/*/*.parquet")
+        self.plain = pq.read_table(self.file)
+        numbers = [16 * episode + k for episode, n in enumerate(LENGTHS) for k in range(n)]
+        self.cells = [{"bytes": png(stamps.draw(n)), "path": None} for n in numbers]
+        self.write()
+
+    def write(self):
+        """Write the table, newer than before."""
+        later_ns = self.file.stat().st_mtime_ns + 10**9
+        table = self.plain.append_column(KEY, pa.array(self.cells))
+        pq.write_table(table, self.file, row_group_size=self.rows_per_group)
+        os.utime(self.file, ns=(later_ns, later_ns))
+
+
+@pytest.fixture(params=[4, 100])
+def tables(request, make_set, stamps):
+    """Row groups that divide episodes, and one for all."""
+    return Tables(make_set(lengths=LENGTHS), stamps, request.param)
+
+
+def test_pictures_in_tables(tmp_path, tables, stamps):
+    index = index_of(tables.root, tmp_path / "out")
+    for number, clip in enumerate(index.clips):
+        wanted = np.array([3, 0, 2])
+        assert stamps.read_all(index.read(clip, wanted, 64)) == (16 * number + wanted).tolist()
+
+
+def test_only_wanted_pictures_are_decoded(tmp_path, tables, stamps):
+    tables.cells[6 + 5] = {"bytes": b"no picture", "path": None}
+    tables.cells[6 + 6] = None
+    tables.write()
+    index = index_of(tables.root, tmp_path / "out")
+    assert stamps.read_all(index.read(index.clips[1], [4, 7], 64)) == [20, 23]
+    for number in (5, 6):
+        with pytest.raises(DataError, match=f"picture {number} of episode 1 cannot be read"):
+            index.read(index.clips[1], [4, number], 64)
+
+
+def test_pictures_beside_the_table(tmp_path, tables, stamps):
+    (tables.root / "images").mkdir()
+    (tables.root / "images/0.png").write_bytes(png(stamps.draw(999)))
+    tables.cells[2] = {"bytes": None, "path": "images/0.png"}
+    tables.write()
+    index = index_of(tables.root, tmp_path / "out")
+    assert stamps.read_all(index.read(index.clips[0], [1, 2], 64)) == [1, 999]
+
+
+def test_table_that_changed_is_read_anew_or_refused(tmp_path, tables, stamps):
+    index = index_of(tables.root, tmp_path / "out")
+    clip = index.clips[2]
+    assert stamps.read_all(index.read(clip, [1], 64)) == [33]
+    tables.cells[6 + 9 + 1] = {"bytes": png(stamps.draw(777)), "path": None}
+    tables.write()
+    assert stamps.read_all(index.read(clip, [1], 64)) == [777]
+    tables.plain, tables.cells = tables.plain.slice(0, 18), tables.cells[:18]
+    tables.write()
+    with pytest.raises(DataError, match="3 rows of episode 2, the index says 4"):
+        index.read(clip, [1], 64)
+    tables.file.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        index.read(clip, [1], 64)
+
+
+def test_index_of_an_older_version_is_refused(tmp_path, tables):
+    index = index_of(tables.root, tmp_path / "out")
+    with pytest.raises(DataError, match="older version; run `lapa data index` again"):
+        index.read(replace(index.clips[1], path=".", address="1"), [1], 64)
+
+
+def test_kept_values_stay_within_their_memory():
+    kept, made = Kept(10, len), []
+
+    def get(key, size):
+        return kept.get(key, lambda: made.append(key) or "x" * size)
+
+    get("a", 4)
+    get("b", 4)
+    get("a", 4)
+    get("c", 4)  # b was used longest ago
+    assert (made, len(kept), kept.num_bytes) == (["a", "b", "c"], 2, 8)
+    get("a", 4)
+    get("b", 4)
+    assert (made, kept.num_bytes) == (["a", "b", "c", "b"], 8)
+    assert len(get("large", 50)) == 50
+    assert (len(kept), kept.num_bytes) == (1, 50)
+    get("a", 4)
+    assert (len(kept), kept.num_bytes) == (1, 4)
+
+
+def rewrite(source, target, **options):
+    """Copy a recording with another writer's habits."""
+    with source.open("rb") as stream, target.open("wb") as out:
+        writer = Writer(out, **{"chunk_size": 8192, **options})
+        writer.start(profile="ros2")
+        channels = {}
+        for schema, channel, message in make_reader(stream).iter_messages(log_time_order=False):
+            if channel.id not in channels:
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", number)
+            times = (message.publish_time, message.sequence)
+            writer.add_message(channels[channel.id], message.log_time, message.data, *times)
+        writer.finish()
+    return target
+
+
+@pytest.fixture
+def recording(tmp_path, plan):
+    (tmp_path / "in").mkdir()
+    path = plan.write(tmp_path / "a.mcap")
+    return lambda **options: rewrite(path, tmp_path / "in/a.mcap", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": CompressionType.NONE}, {"compression": CompressionType.ZSTD},
+        {"compression": CompressionType.LZ4}, {"use_chunking": False}, {"index_types": IndexType.NONE},
+        {"index_types": IndexType.CHUNK}, {"repeat_channels": False}, {"use_statistics": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_pictures_of_recordings(tmp_path, recording, stamps, options):
+    recording(**options)
+    index = index_of(tmp_path / "in", tmp_path / "out")
+    (clip,) = index.clips
+    numbers = [17, 3, 30, 4]
+    assert stamps.read_all(index.read(clip, numbers, 64)) == numbers
+    assert stamps.read_all(index.read(clip, np.arange(len(clip)), 64)) == list(range(len(clip)))
+
+
+def test_only_wanted_chunks_are_read(tmp_path, recording, stamps):
+    """A file that was damaged after the scan serves what is still whole, and refuses the rest."""
+    path = recording(compression=CompressionType.NONE)
+    index = index_of(tmp_path / "in", tmp_path / "out")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as stream:
+        chunks = make_reader(stream).get_summary().chunk_indexes
+    data[chunks[-1].chunk_start_offset + 200] ^= 0xFF
+    path.write_bytes(data)
+    assert stamps.read_all(index.read(index.clips[0], [1, 2], 64)) == [1, 2]
+    with pytest.raises(DataError, match="cut short or damaged"):
+        index.read(index.clips[0], np.arange(len(index.clips[0])), 64)
+
+
+def test_recording_that_changed_is_refused(tmp_path, recording, plan):
+    path = recording()
+    index = index_of(tmp_path / "in", tmp_path / "out")
+    plan.steps = 4
+    plan.write(path)
+    with pytest.raises(DataError, match=r"holds \d+ pictures of .*, the index says"):
+        index.read(index.clips[0], [1], 64)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match="cut short or damaged"):
+        index.read(index.clips[0], [1], 64)
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        index.read(index.clips[0], [1], 64)
