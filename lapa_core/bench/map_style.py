@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The usual loader, to measure ours against: a map-style data set of pairs behind torch's DataLoader.
 
-Each item is any pair of any clip. It seeks to the key frame before the first frame and decodes on to the later one,
-in containers that stay open, with the same resize as ours.
+Each item is any pair of any clip. Of a video it seeks to the key frame before the first frame and decodes on to the
+later one, in containers that stay open, with the same resize as ours; pictures are read as ours are, two by two.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ class RandomPairs(Dataset[tuple[Tensor, Tensor]]):
     """Every pair of every clip of an index, by number."""
 
     def __init__(self, index: ClipIndex, gap_s: float, image_px: int) -> None:
-        self.image_px = image_px
-        self.items: list[tuple[str, int, int]] = []
-        for clip in index.clips:
-            if not clip.stored:
-                raise DataError(f"{clip.id} is no video file; the map-style loader reads videos")
-            path = str(index.root / clip.path)
-            pairs_P2 = clip.pts[index.pairs(clip, gap_s)].tolist()
-            self.items += [(path, first, later) for first, later in pairs_P2]
+        self.index, self.image_px = index, image_px
+        self.items = [
+            (place, first, later)
+            for place, clip in enumerate(index.clips)
+            for first, later in index.pairs(clip, gap_s).tolist()
+        ]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the two frames of a pair, (S, S, 3) uint8 each."""
-        path, first, later = self.items[number]
-        pair = np.empty((2, self.image_px, self.image_px, 3), np.uint8)
-        container, scaler = _opened(path, self.image_px)
-        _read_pair(container, scaler, (first, later), pair)
+        place, first, later = self.items[number]
+        clip = self.index.clips[place]
+        if clip.stored:
+            pair: NDArray[np.uint8] = np.empty((2, self.image_px, self.image_px, 3), np.uint8)
+            container, scaler = _opened(str(self.index.root / clip.path), self.image_px)
+            _read_pair(container, scaler, (int(clip.pts[first]), int(clip.pts[later])), pair)
+        else:
+            pair = self.index.read(clip, [first, later], self.image_px)
         return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
 
 

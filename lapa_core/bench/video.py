@@ -44,7 +44,7 @@ class BenchVideoConfig:
     """What is measured, and on which clips."""
 
     data: Path | None = None
-    """Index or folder of videos; None makes clips like Something-Something's: VP9, 320 x 240, 12 Hz, one key frame."""
+    """Index or data folder; None makes clips like Something-Something's: VP9, 320 x 240, 12 Hz, one key frame."""
     clips: int = 24
     """Clips to make, or to take from the data."""
     frames: int = 48

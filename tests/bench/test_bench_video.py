@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lapa_core import cli
-from lapa_core.bench.clips import HEIGHT_PX, RATE_HZ, WIDTH_PX, make_clips
+from lapa_core.bench.clips import HEIGHT_PX, RATE_HZ, WIDTH_PX, draw_clip, make_clips
 from lapa_core.bench.map_style import RandomPairs, make_loader
 from lapa_core.bench.video import BenchVideoConfig, mean_visit_frames
 from lapa_core.data.index import IndexConfig, build_index
@@ -15,6 +16,7 @@ from lapa_core.data.mixture import Corpus
 from lapa_core.data.video import decode_frames, read_packets
 from lapa_core.data.visits import VisitPlan
 from lapa_core.errors import DataError
+from lapa_core.image import preprocess
 
 
 @pytest.mark.slow
@@ -68,6 +70,25 @@ def test_map_style_loader_reads_the_right_frames(tmp_path):
             np.testing.assert_array_equal(found.numpy(), right)
     first, _ = next(iter(make_loader(pairs, batch_size=5, workers=0)))
     assert first.shape == (5, 32, 32, 3)
+
+
+def test_pictures_are_measured_as_videos_are(tmp_path, capsys):
+    (tmp_path / "in/clip").mkdir(parents=True)
+    frames = draw_clip(12, np.random.default_rng(0))
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"in/clip/{number}.png")
+    (tmp_path / "in/frames.json").write_text('{"fps": 12}')
+    index = build_index(
+        IndexConfig(data=tmp_path / "in", out=tmp_path / "out", workers=1, progress=False)
+    )
+    first, later = RandomPairs(index, 0.5, 32)[3]
+    np.testing.assert_array_equal(first, preprocess(frames[3], 32))
+    np.testing.assert_array_equal(later, preprocess(frames[9], 32))
+    cli.main(
+        f"bench video --data {tmp_path / 'out'} --image-px 32 --batch-size 4 --seconds 0.1 --workers 0".split()
+    )
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["frames_per_visit"] == 12
 
 
 def test_frames_of_a_visit_include_the_way_to_it(tmp_path):
