@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 
 from lapa_msgs.msg import ArmState
@@ -34,6 +35,8 @@ from lapa_ros.troubles import Troubles
 SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hold": "arm/hold",
             **{verb: f"session/{verb}" for verb in ("record", "save", "discard", "redo", "undo")}}  # fmt: skip
 """Button -> the service that it calls."""
+ARM_ANSWERS_S, SESSION_ANSWERS_S = 1.0, 10.0
+"""An answer that takes longer is missed aloud [s]; the session's wait for the disk and the judge."""
 
 
 def control_map(params: TeleopParams) -> ControlMap:
@@ -66,6 +69,7 @@ class TeleopNode(ManagedNode):
         motion = self._motion()
         self._logic = Teleop(self._contract, motion, params.input_timeout_s, self.say)
         self._order, self._troubles = StampOrder(), Troubles(self.say)
+        self._asked: dict[Future, tuple[str, float]] = {}
         self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
         self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         self._calls = {verb: self.create_client(Trigger, name) for verb, name in SERVICES.items()}
@@ -172,6 +176,7 @@ class TeleopNode(ManagedNode):
     def _tick(self) -> None:
         now_s = self.now_s()
         self._troubles.look(now_s)
+        self._miss_answers()
         if verb := self._logic.ready_verb(now_s):
             self._call(verb)
         delta = self._logic.step(now_s)
@@ -197,13 +202,25 @@ class TeleopNode(ManagedNode):
             return
 
         def answered(future: Future) -> None:
+            self._asked.pop(future, None)
             if future.exception() is not None:
                 self.get_logger().error(f"{verb}: {future.exception()}")
                 return
             answer = future.result()
             self.say("info" if answer.success else "warn", f"{verb}: {answer.message}")
 
-        client.call_async(Trigger.Request()).add_done_callback(answered)
+        future = client.call_async(Trigger.Request())
+        self._asked[future] = (verb, time.monotonic())
+        future.add_done_callback(answered)
+
+    def _miss_answers(self) -> None:
+        """Say which button has had no effect so far: its node may stand still."""
+        for future, (verb, asked_s) in list(self._asked.items()):
+            service = SERVICES[verb]
+            limit_s = ARM_ANSWERS_S if service.startswith("arm/") else SESSION_ANSWERS_S
+            if time.monotonic() - asked_s > limit_s:
+                self._asked.pop(future)
+                self.get_logger().error(f"{verb}: no answer from {service} for {limit_s:g} s")
 
 
 def main() -> None:

@@ -116,6 +116,21 @@ def test_the_stop_button_stops_and_the_hand_must_open_before_it_moves_again(hand
     hand.wait_mode(ArmState.MODE_TRACKING)
 
 
+def test_a_stop_that_nobody_answers_is_said(spinner, capfd):
+    arm = spinner.start(ArmNode, backend="dry_run")
+    spinner.start(TeleopNode, device="joy", input_timeout_s=0.5)
+    hand = Hand(spinner)
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    time.sleep(0.3)  # the button is seen open
+    spinner.hang(arm)
+    hand.press(STOP)
+    said = []
+    spinner.wait(
+        lambda: said.append(capfd.readouterr().err) or "stop: no answer from arm/stop" in "".join(said),
+        "the error", 10.0,
+    )  # fmt: skip
+
+
 def test_the_ready_move_lasts_as_long_as_its_button(hand, spinner):
     hand.press(RB, axes=(0.0, 1.0))
     before_m = hand.x_m()
