@@ -102,6 +102,8 @@ def load_session(name_or_path: str) -> SessionPlan:
         )
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise DataError(f"{path} is not valid YAML: {error}") from error
     entry = _checked(data, SessionPlan, str(path))
@@ -114,6 +116,8 @@ def load_session(name_or_path: str) -> SessionPlan:
     plan = SessionPlan(**entry)
     if plan.order not in ORDERS:
         raise DataError(f"{path}: order is {plan.order!r}; allowed are {list(ORDERS)}")
+    if not isinstance(plan.operator, str):
+        raise DataError(f"{path}: operator is {plan.operator!r}; words are needed")
     if not isinstance(plan.name, str) or not plan.name.strip():
         raise DataError(f"{path}: name is {plan.name!r}; words are needed")
     if not _is_count(plan.seed, least=0):

@@ -50,6 +50,7 @@ def test_what_is_left_out_has_the_papers_count(tmp_path):
         (GOOD + "order: at_random", "by_task"),
         (GOOD + "seed: -1", "seed"),
         (GOOD + "name: twice", "given twice"),
+        (GOOD + "operator: 5", "operator is 5"),
         (GOOD.replace("mine", "''"), "name is"),
         (GOOD.replace("2", "0"), "tasks.push.episodes is 0"),
         (GOOD.replace("2", "true"), "episodes is True"),
@@ -62,6 +63,13 @@ def test_what_is_left_out_has_the_papers_count(tmp_path):
 def test_a_wrong_file_is_refused_with_its_place(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         load_session(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "session.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_session(str(path))
 
 
 def test_an_unknown_session_names_the_known_ones():
