@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
 from lapa_msgs.msg import TaskState
 from lapa_msgs.srv import ResetTask
+from rclpy.lifecycle import LifecyclePublisher
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
@@ -30,6 +33,7 @@ class SimNode(ManagedNode):
     def __init__(self, **kwargs: object):
         super().__init__("sim", **kwargs)
         self._logic: SimLogic | None = None
+        self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
         """Build the world, lay out the first scene, render once (loads the GL) and make the topics."""
@@ -50,7 +54,7 @@ class SimNode(ManagedNode):
         self._logic.reset(self.params.seed, "")
         self._logic.world.render("front", self._camera.width_px)
         topic = self._camera.topic
-        publisher = self.create_lifecycle_publisher
+        publisher = self._make_publisher
         self._joint_publisher = publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._image_publisher = publisher(Image, f"{topic}/image_raw", qos.CAMERA_DRIVER)
         self._jpeg_publisher = publisher(
@@ -60,7 +64,8 @@ class SimNode(ManagedNode):
             CompressedImage, "camera/spectator/compressed", qos.CAMERA_DRIVER
         )
         self._task_publisher = publisher(TaskState, "task_state", qos.STATE)
-        self._service = self.create_service(ResetTask, "~/reset", self._reset)
+        service = self.create_service(ResetTask, "~/reset", self._reset)
+        self._entities.append((self.destroy_service, service))
         self._frames = 0
 
     def start(self) -> None:
@@ -80,14 +85,12 @@ class SimNode(ManagedNode):
 
     def teardown(self) -> None:
         """Free the GL and the topics."""
-        if self._logic is None:
-            return
-        self._logic.world.close()
-        self._logic = None
-        for entity in (self._joint_publisher, self._image_publisher, self._jpeg_publisher,
-                       self._spectator_publisher, self._task_publisher):  # fmt: skip
-            self.destroy_lifecycle_publisher(entity)
-        self.destroy_service(self._service)
+        if self._logic is not None:
+            self._logic.world.close()
+            self._logic = None
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
 
     def health(self) -> Health:
         """Holding for want of commands is worth a warning."""
@@ -97,6 +100,11 @@ class SimNode(ManagedNode):
         return Health(
             level, "holding: no joint commands" if logic.holding else "simulating", values
         )
+
+    def _make_publisher(self, kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
+        publisher = self.create_lifecycle_publisher(kind, topic, profile)
+        self._entities.append((self.destroy_lifecycle_publisher, publisher))
+        return publisher
 
     def _tick(self) -> None:
         now = self.get_clock().now()

@@ -10,6 +10,7 @@ from typing import Any
 
 from lapa_core.errors import LapaError
 from lapa_ros.lifecycle import ManagedNode
+from lapa_ros.remote import GraphError
 
 
 class WorkerNode(ManagedNode, ABC):
@@ -29,7 +30,13 @@ class WorkerNode(ManagedNode, ABC):
         """Do it; called in a thread, while the executor goes on. A `LapaError` ends it with one line."""
 
     def start(self) -> None:
-        """Begin."""
+        """Begin.
+
+        Raises:
+            GraphError: work that was asked to end has not ended yet.
+        """
+        if not self.may_shut_down():
+            raise GraphError("the work that was asked to end has not; activate again once it has")
         self.stop_asked.clear()
         self._thread = threading.Thread(target=self._run, name=self.get_name(), daemon=True)
         self._thread.start()

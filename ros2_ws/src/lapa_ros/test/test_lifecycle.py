@@ -4,6 +4,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,12 +14,16 @@ from lapa_ros.policy_node import PolicyNode
 from lapa_ros.recorder_node import RecorderNode
 from lapa_ros.remote import wait_future
 from lapa_ros.sim_node import SimNode
+from lapa_ros.worker_node import WorkerNode
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from toy_policy import save_toy_policy
+
+from lapa_core.errors import SetupError
+from lapa_core.sim.world import TabletopWorld
 
 ROUND = [
     (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
@@ -110,6 +115,47 @@ def test_shutdown_stops_before_it_tears_down(clumsy):
     node.trigger_activate()
     node.trigger_shutdown()
     assert node.calls == ["setup", "start", "stop", "teardown"]
+
+
+def test_a_simulator_that_cannot_render_says_only_that(ros_domain, monkeypatch, capfd):
+    """Regression pinned: what was not made yet could not be given back, and a second traceback hid the first."""
+
+    def render(*_):
+        raise SetupError("no EGL here")
+
+    monkeypatch.setattr(TabletopWorld, "render", render)
+    node = SimNode()
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    node.destroy_node()
+    said = capfd.readouterr().err
+    assert "cannot configure: no EGL here" in said
+    assert "Traceback" not in said
+
+
+class Lasting(WorkerNode):
+    """Works until it is allowed to end."""
+
+    def __init__(self):
+        super().__init__("operator")
+        self.may_end, self.ended = threading.Event(), []
+
+    def work(self):
+        self.may_end.wait(20.0)
+        self.ended.append(self.stop_asked.is_set())
+
+
+def test_work_that_has_not_ended_is_not_begun_beside_itself(ros_domain, capfd):
+    """Regression pinned: the second activation took back what the first deactivation had asked for."""
+    node = Lasting()
+    node.trigger_configure()
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    node.trigger_deactivate()
+    assert node.trigger_activate() is TransitionCallbackReturn.FAILURE
+    assert "has not" in capfd.readouterr().err
+    node.may_end.set()
+    assert node.finished.wait(20.0)
+    assert node.ended == [True]
+    node.destroy_node()
 
 
 def test_interrupts_while_the_process_ends_do_not_kill_it(ros_domain):
