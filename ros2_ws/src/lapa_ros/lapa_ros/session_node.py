@@ -294,6 +294,8 @@ class SessionNode(ManagedNode):
     def _sentence(self) -> str:
         progress, slot = self._progress, self._slot
         count = f"{progress.num_kept} of {progress.plan.num_wanted} kept"
+        if (rate_per_h := self._rate_per_h()) > 0:
+            count += f", {rate_per_h:.0f} an hour"
         if self._phase == DONE or slot is None:
             return f"done: {count}"
         if self._phase == BUSY:

@@ -139,6 +139,16 @@ def test_it_says_what_to_lay_out(person):
     assert list(state.objects) == ["red block"]
 
 
+def test_it_says_how_fast_it_goes(person, session, folder):
+    assert "an hour" not in session._sentence()
+    for number in range(2):
+        session._progress.keep(save_unjudged(folder, "any", number))
+    session._begun_s = time.monotonic() - 360.0
+    assert session._sentence().endswith("2 of 2 kept, 20 an hour)")
+    person._spinner.wait(lambda: person.state.num_kept == 2, "the state")
+    assert person.state.rate_per_h == pytest.approx(20.0, rel=0.05)
+
+
 def test_an_episode_that_is_not_whole_is_asked_for_again_with_the_reason(person, folder):
     assert "RECORDING 'push the red block left'" in person.record()
     person.wait_phase(SessionState.PHASE_RECORDING)
@@ -243,12 +253,12 @@ def test_an_episode_that_a_restarted_recorder_lost_is_asked_for_again(person, re
     assert "ended the episode by itself" in person.state.message
 
 
-def save_unjudged(folder, contract_hash):
+def save_unjudged(folder, contract_hash, number=0):
     """Leave what a session node leaves that is killed before it has judged: a success without one delta."""
-    facts = {"session": "mine", "task": "push", "number": 0}
+    facts = {"session": "mine", "task": "push", "number": number}
     metadata = {"extra": facts, "started_at": "2026-11-23T10:00:00", "contract_hash": contract_hash}
     folder.mkdir(parents=True, exist_ok=True)
-    file = EpisodeFile(folder, "ep_1", [], metadata, queue_size=4, flush_period_s=0.5)
+    file = EpisodeFile(folder, f"ep_{number}", [], metadata, queue_size=4, flush_period_s=0.5)
     return file.finish(lambda: {"outcome": "success"})
 
 
