@@ -22,7 +22,7 @@ from lapa_ros.remote import call
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, Joy
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from toy_policy import save_toy_policy
@@ -198,6 +198,34 @@ def test_a_policy_process_that_ends_makes_the_arm_hold(scene, checkpoint, how):
         process.kill()
         process.wait()
     print(f"policy {how.name}: {took_s:.2f} s")
+    assert took_s <= scene.contract.watchdog_s + 1.0 / scene.contract.control_rate_hz + SLACK_S
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_teleop_process_that_ends_with_the_switch_held_makes_the_arm_hold(scene, how):
+    switch, forward = [int(index == 5) for index in range(11)], [0.0, 1.0, *[0.0] * 6]
+    held = []
+    joy = scene.node.create_publisher(Joy, "joy", qos.JOINT_STATES)
+
+    def press():  # seen open first: a switch that is down at the start counts for nothing
+        message = Joy(axes=forward if held else [0.0] * 8, buttons=switch if held else [0] * 11)
+        message.header.stamp = scene.node.get_clock().now().to_msg()
+        joy.publish(message)
+
+    scene.node.create_timer(0.02, press)
+    command = [sys.executable, "-m", "lapa_ros.teleop_node", "--ros-args", "-p", "device:=joy"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        scene.spinner.wait(joy.get_subscription_count, "the teleop node", 30.0)
+        time.sleep(0.5)
+        held.append(True)
+        scene.spinner.wait(lambda: scene.mode() == ArmState.MODE_TRACKING, "tracking", 30.0)
+        process.send_signal(how)
+        took_s = scene.time_to_hold()
+    finally:
+        process.kill()
+        process.wait()
+    print(f"teleop {how.name}: {took_s:.2f} s")
     assert took_s <= scene.contract.watchdog_s + 1.0 / scene.contract.control_rate_hz + SLACK_S
 
 
