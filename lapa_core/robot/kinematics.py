@@ -89,13 +89,14 @@ def solve_ik(
         damping = _MAX_DAMPING * np.sqrt(max(0.0, 1.0 - (s[-1] / _DAMPED_BELOW) ** 2))
         step = vt.T @ ((u.T @ error) * s / (s**2 + damping**2))
         joints = np.minimum(np.maximum(joints + step, lower), upper)
-    transforms = _joint_transforms(model, joints)
-    error = _pose_error(transforms[-1] @ home_44, target_44)
+    else:  # what the last step came to
+        transforms = _joint_transforms(model, joints)
+        error = _pose_error(transforms[-1] @ home_44, target_44)
     return IkSolution(
         joints,
         float(np.linalg.norm(error[:3])),
         float(np.linalg.norm(error[3:])),
-        smallest_singular_value(model, joints),
+        float(np.linalg.svd(_jacobian(model, transforms), compute_uv=False)[-1]),
     )
 
 
