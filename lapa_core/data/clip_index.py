@@ -51,7 +51,7 @@ class ClipIndex:
             data: where the data folder is now; None is where it was when it was scanned.
 
         Raises:
-            DataError: no index, a damaged one, or a data folder that has moved.
+            DataError: no index, a damaged or empty one, or a data folder that has moved.
         """
         folder = Path(path)
         folder = folder.parent if folder.name == INDEX_NAME else folder
@@ -64,6 +64,8 @@ class ClipIndex:
         clips = tuple(read_tables(folder))
         if len(clips) != facts["clips"]:
             raise DataError(f"{folder} holds {len(clips)} of {facts['clips']} clips; index again")
+        if not clips:
+            raise DataError(f"{folder} holds no clip; its {INDEX_NAME} says why, file by file")
         return cls(root=root, clips=clips, camera=facts["camera"], facts=facts)
 
     def __len__(self) -> int:

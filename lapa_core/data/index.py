@@ -94,8 +94,8 @@ def _write_index(config: IndexConfig, root: Path, items: list[ScanItem]) -> Clip
     if not clips:
         name, reason = next(iter(facts["unreadable"].items()), ("", "there are no files"))
         raise DataError(
-            f"no clip of {config.data} can be read; {len(facts['unreadable'])} of {len(items)} files cannot, "
-            f"the first: {name}: {reason}"
+            f"no clip in the {len(items)} files of {config.data} can be read; the first of "
+            f"{len(facts['unreadable'])} reasons: {name}: {reason}"
         )
     return ClipIndex.load(config.out)
 

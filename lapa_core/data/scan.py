@@ -23,6 +23,7 @@ from lapa_core.data.mcap_source import choose_topic
 from lapa_core.data.rlds import describe_record, list_records
 from lapa_core.data.scaled_video import SquareScaler
 from lapa_core.data.scan_items import EpisodePlace, ScanItem
+from lapa_core.data.table_pictures import check_episode
 from lapa_core.data.video import PacketTable, read_packets
 from lapa_core.errors import DataError
 
@@ -94,6 +95,13 @@ def _scan_lerobot(item: ScanItem) -> Found:
         problem = _episode_problem(place, pts, table, item.fps)
         if problem:
             yield name, f"{item.place}: {problem}; run `lapa data doctor`"
+            continue
+        assert item.camera is not None
+        try:
+            if not stored:
+                check_episode(item.place, place.index, item.camera, place.frames)
+        except DataError as error:
+            yield name, str(error)
             continue
         content = hash_texts([file_hash, str(pts[0]), str(pts[-1]), "" if stored else name])
         address = str(place.index) if stored else f"{place.index}:{item.camera}"

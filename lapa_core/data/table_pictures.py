@@ -25,13 +25,18 @@ from lapa_core.errors import DataError
 KEPT_BYTES = 256 * 2**20
 """Memory of a process for encoded pictures [bytes]."""
 _KEPT_FILES = 1024
+_EPISODE = "episode_index"
 
 _row_groups: Kept[pa.ChunkedArray] = Kept(KEPT_BYTES, lambda column: column.nbytes)
 
 
 class _Places(NamedTuple):
-    """Where rows lie in a file of N rows and G row groups."""
+    """What lies where in a file of N rows and G row groups."""
 
+    version: tuple[int, int]
+    """Time of change [ns] and size [bytes] of the file that this is true of."""
+    columns: frozenset[str]
+    """Names."""
     episodes_N: NDArray[np.int64]
     """Episode of each row."""
     edges: NDArray[np.int64]
@@ -53,43 +58,61 @@ def read_table_pictures(
     Raises:
         DataError: the file is missing or damaged, or the episode is not what it should be.
     """
+    places, rows = _episode(path, episode, camera, num_frames)
+    for number in numbers:
+        row = int(rows[number])
+        group = int(np.searchsorted(places.edges, row, side="right")) - 1
+        read = partial(_read_group, path, group, camera)
+        column = _row_groups.get((path, places.version, camera, group), read)
+        cell = column[row - int(places.edges[group])].as_py()
+        yield decode_cell(_root(path), cell, f"{path}: picture {number} of episode {episode}")
+
+
+def check_episode(path: Path, episode: int, camera: str, num_frames: int) -> None:
+    """Raise DataError where a table does not hold the rows of an episode, or not this camera; none is decoded."""
+    _episode(path, episode, camera, num_frames)
+
+
+def _episode(
+    path: Path, episode: int, camera: str, num_frames: int
+) -> tuple[_Places, NDArray[np.int64]]:
+    """Return where rows lie, and which are the episode's."""
     try:
         state = path.stat()
-        version = (path, state.st_mtime_ns, state.st_size)
-        places = _places(*version)
-        mine = np.flatnonzero(places.episodes_N == episode)
-        if len(mine) != num_frames or mine[-1] - mine[0] + 1 != num_frames:
-            raise DataError(
-                f"{path} has {len(mine)} rows of episode {episode}, the index says {num_frames} in one piece; run "
-                "`lapa data index` again"
-            )
-        for number in numbers:
-            row = int(mine[number])
-            group = int(np.searchsorted(places.edges, row, side="right")) - 1
-            read = partial(_read_group, path, group, camera)
-            column = _row_groups.get((*version, camera, group), read)
-            cell = column[row - int(places.edges[group])].as_py()
-            yield decode_cell(_root(path), cell, f"{path}: picture {number} of episode {episode}")
+        places = _places(path, (state.st_mtime_ns, state.st_size))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read ({error}); copy it again") from error
+        raise _unreadable(path, error) from error
+    if missing := {camera, _EPISODE} - places.columns:
+        raise DataError(f"{path} has no column {', '.join(sorted(missing))}; write the set again")
+    rows = np.flatnonzero(places.episodes_N == episode)
+    if len(rows) != num_frames or rows[-1] - rows[0] + 1 != num_frames:
+        raise DataError(
+            f"{path} has {len(rows)} rows of episode {episode}, {num_frames} in one piece are needed; run "
+            "`lapa data doctor`, and `lapa data index` again where the set was changed"
+        )
+    return places, rows
 
 
 @lru_cache(maxsize=_KEPT_FILES)
-def _places(path: Path, mtime_ns: int, size_bytes: int) -> _Places:
-    """Return the places in a file; size and time name one state of it, so that a changed one is read anew."""
+def _places(path: Path, version: tuple[int, int]) -> _Places:
     file = pq.ParquetFile(path)
-    if "episode_index" not in file.schema_arrow.names:
-        raise DataError(f"{path} has no column episode_index; write the set again")
+    columns = frozenset(file.schema_arrow.names)
     lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    episodes = file.read(columns=["episode_index"])["episode_index"].to_numpy()
-    return _Places(episodes, np.cumsum([0, *lengths]))
+    episodes = np.zeros(0, np.int64)
+    if _EPISODE in columns:
+        episodes = file.read(columns=[_EPISODE])[_EPISODE].to_numpy()
+    return _Places(version, columns, episodes, np.cumsum([0, *lengths]))
 
 
 def _read_group(path: Path, group: int, camera: str) -> pa.ChunkedArray:
-    table = pq.ParquetFile(path).read_row_group(group, columns=[camera])
-    if camera not in table.column_names:
-        raise DataError(f"{path} has no column {camera}; run `lapa data index` again")
-    return table[camera]
+    try:
+        return pq.ParquetFile(path).read_row_group(group, columns=[camera])[camera]
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read ({error}); copy it again")
 
 
 def _root(path: Path) -> Path:

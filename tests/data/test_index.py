@@ -109,8 +109,10 @@ def test_nothing_readable_is_an_error(tmp_path):
     with pytest.raises(SystemExit) as stop:
         cli.main(["data", "index", "--data", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
     assert "no clip" in str(stop.value.code)
-    assert "1 of 1 files" in str(stop.value.code)
+    assert "first of 1 reasons: a.mp4" in str(stop.value.code)
     assert json.loads((tmp_path / "out/index.json").read_text())["unreadable_count"] == 1
+    with pytest.raises(DataError, match=r"holds no clip; its index\.json says why"):
+        ClipIndex.load(tmp_path / "out")
 
 
 def test_unchanged_files_are_not_scanned_again(tmp_path, stamps, write_video):

@@ -96,11 +96,23 @@ def test_table_that_changed_is_read_anew_or_refused(tmp_path, tables, stamps):
     assert stamps.read_all(index.read(clip, [1], 64)) == [777]
     tables.plain, tables.cells = tables.plain.slice(0, 18), tables.cells[:18]
     tables.write()
-    with pytest.raises(DataError, match="3 rows of episode 2, the index says 4"):
+    with pytest.raises(DataError, match="3 rows of episode 2, 4 in one piece are needed"):
         index.read(clip, [1], 64)
     tables.file.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         index.read(clip, [1], 64)
+
+
+def test_episodes_that_the_tables_lack_are_unreadable(tmp_path, tables):
+    tables.plain, tables.cells = tables.plain.slice(0, 18), tables.cells[:18]
+    tables.write()
+    index = index_of(tables.root, tmp_path / "out")
+    assert len(index) == 2
+    (reason,) = index.facts["unreadable"].values()
+    assert "3 rows of episode 2, 4 in one piece are needed" in reason
+    pq.write_table(tables.plain, tables.file)
+    with pytest.raises(DataError, match=f"first of 3 reasons: .*no column {KEY}"):
+        index_of(tables.root, tmp_path / "out")
 
 
 def test_index_of_an_older_version_is_refused(tmp_path, tables):
