@@ -87,7 +87,7 @@ class VisitPlan:
         frames, places = np.unique(drawn_K2, return_inverse=True)
         return Visit(corpus, clip, frames, places.reshape(-1, 2))
 
-    def _block_order(self, block: int) -> NDArray[np.int8]:
+    def _block_order(self, block: int) -> NDArray[np.int16]:
         return _block_order(tuple(self._counts.tolist()), self.seed, block)
 
 
@@ -153,11 +153,11 @@ def block_counts(weights: Sequence[float]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def _block_order(counts: tuple[int, ...], seed: int, block: int) -> NDArray[np.int8]:
+def _block_order(counts: tuple[int, ...], seed: int, block: int) -> NDArray[np.int16]:
     """Return the corpus of each visit of a block: random, and near the shares in every stretch of it."""
     rng = np.random.default_rng([seed, block, 1])
     places = np.concatenate([(np.arange(n) + rng.random(n)) / n for n in counts])
-    corpora = np.repeat(np.arange(len(counts), dtype=np.int8), counts)
+    corpora = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
     return corpora[np.argsort(places, kind="stable")]
 
 

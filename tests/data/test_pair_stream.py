@@ -173,6 +173,14 @@ def test_corpora_have_their_weights_and_gaps(index, clips, tmp_path, stamps, wri
         block_counts([1.0, 1e-5])
 
 
+def test_more_corpora_than_a_byte_counts(index):
+    """Each of them is visited at its share."""
+    corpora = [Corpus(index=index[0], gap_s=GAP_S)] * 200
+    plan = VisitPlan(corpora, pairs_per_visit=1, span_frames=60, seed=0)
+    seen = Counter(plan.visit(number).corpus for number in range(1024))
+    assert [seen[corpus] for corpus in range(200)] == block_counts([1.0] * 200).tolist()
+
+
 @pytest.mark.parametrize("span", [5, 20, 48, 100])
 def test_windows_divide_the_pairs_of_a_clip(index, span):
     index, _ = index
