@@ -34,12 +34,22 @@ def is_stream(path: Path) -> bool:
     return path.suffix in SUFFIXES or (path / INDEX_NAME).is_file()
 
 
-def _stream_files(path: Path) -> list[Path]:
-    """Return the files that say what a stream holds: an index's, or a mixture and the indices that it names."""
-    if path.suffix not in SUFFIXES:
-        return [path / INDEX_NAME]
-    named = (corpus.data / INDEX_NAME for corpus in load_mixture(path))
-    return [path, *(index for index in named if index.is_file())]
+def _stream_sha256(path: Path) -> str:
+    """Return a hash of what a stream holds: an index, or a mixture and the indices or data folders that it names."""
+    parts = [path.read_bytes()] if path.suffix in SUFFIXES else []
+    folders = [corpus.data for corpus in load_mixture(path)] if parts else [path]
+    for folder in folders:
+        index = folder / INDEX_NAME
+        known = index.read_bytes() if index.is_file() else _scanned(folder)
+        parts.append(known)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _scanned(folder: Path) -> bytes:
+    """Return what a data folder holds now."""
+    from lapa_core.data.index import open_index_or_scan
+
+    return open_index_or_scan(folder).identity.encode()
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,7 @@ class LaqData:
         if self.store is not None:
             facts: dict[str, Any] = {"pairs": len(self.store.valid_pairs(self.config.gap_s))}
         else:
-            text = b"".join(path.read_bytes() for path in _stream_files(self.config.data))
-            facts = {"stream_sha256": hashlib.sha256(text).hexdigest()}
+            facts = {"stream_sha256": _stream_sha256(self.config.data)}
         if self.labelled is not None:
             facts["labelled_pairs"] = len(self.labelled.valid_pairs(self.gap_s))
         return facts

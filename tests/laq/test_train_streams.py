@@ -91,6 +91,18 @@ def test_a_mixture_of_another_index_is_another_mixture(folder, tmp_path):
     assert data.identity() != before
 
 
+def test_a_mixture_of_a_folder_that_changed_is_another_mixture(folder, tmp_path):
+    """Without an index of its own, which is made anew behind the scenes."""
+    shutil.copytree(folder / "videos", tmp_path / "videos")
+    mixture = {"corpora": [{"data": "videos", "gap_s": 0.2}]}
+    (tmp_path / "mixture.yaml").write_text(json.dumps(mixture))
+    data = LaqData.load(recipe(tmp_path, "mixture.yaml", tmp_path / "run"), None, None)
+    before = data.identity()
+    assert data.identity() == before
+    (tmp_path / "videos" / "5.mp4").unlink()
+    assert data.identity() != before
+
+
 def test_a_stream_can_be_cut_to_its_first_clips(folder, tmp_path):
     with pytest.raises(ContractError, match="max_episodes"):
         replace(recipe(folder, "index", tmp_path), max_episodes=-1)
