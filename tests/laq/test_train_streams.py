@@ -91,8 +91,9 @@ def test_a_mixture_of_another_index_is_another_mixture(folder, tmp_path):
     assert data.identity() != before
 
 
-def test_a_mixture_of_a_folder_that_changed_is_another_mixture(folder, tmp_path):
+def test_a_mixture_of_a_folder_that_changed_is_another_mixture(folder, tmp_path, monkeypatch):
     """Without an index of its own, which is made anew behind the scenes."""
+    monkeypatch.setenv("LAPA_CACHE", str(tmp_path / "cache" / "frames"))
     shutil.copytree(folder / "videos", tmp_path / "videos")
     mixture = {"corpora": [{"data": "videos", "gap_s": 0.2}]}
     (tmp_path / "mixture.yaml").write_text(json.dumps(mixture))
