@@ -46,37 +46,21 @@ class RecorderNode(ManagedNode):
         """Make the folder, rescue what a crash left there, and subscribe."""
         contract = load_contract(self.params.contract)
         streams = [self._stream(line) for line in self.params.topics]
+        topics = [stream.topic for stream in streams]
+        if twice := sorted({topic for topic in topics if topics.count(topic) > 1}):
+            raise ContractError(f"parameter topics has {', '.join(twice)} twice; once is enough")
         self._session = RecordingSession(
             Path(self.params.folder), streams, contract,
             queue_size=self.params.queue_size, flush_period_s=self.params.flush_period_s,
         )  # fmt: skip
         self._required = [self.resolve_topic_name(topic) for topic in self.params.required]
-        if unknown := sorted(set(self._required) - {stream.topic for stream in streams}):
+        if unknown := sorted(set(self._required) - set(topics)):
             raise ContractError(f"parameter required has {unknown}, which `topics` does not record")
-        topics = [stream.topic for stream in streams]
         self._meter = QualityMeter(topics, self._required, contract)
         self._measure = [self._measured(index, s, contract) for index, s in enumerate(streams)]
         for sentence in self._session.recover(recover):
             self.get_logger().warning(sentence)
-        for index, stream in enumerate(streams):
-            profile = qos.RECORDED_DEVICE if stream.type_name in DEVICES else qos.RECORDED
-            callback = partial(self._on_message, index)
-            kind = message_class(stream.type_name)
-            subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)
-            self._entities.append((self.destroy_subscription, subscription))
-        self._publisher = self.create_lifecycle_publisher(
-            RecorderState, "recorder_state", qos.STATE
-        )
-        self._quality_publisher = self.create_lifecycle_publisher(
-            DiagnosticStatus, "recorder_quality", qos.STATE
-        )
-        for publisher in (self._publisher, self._quality_publisher):
-            self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        for kind, name, handler in (
-            (StartEpisode, "~/start", self._start_episode),
-            (StopEpisode, "~/stop", self._stop_episode),
-        ):
-            self._entities.append((self.destroy_service, self.create_service(kind, name, handler)))
+        self._connect(streams)
         self.get_logger().info(
             f"{self._session.num_in_folder()} episodes in {self._session.folder.resolve()}"
         )
@@ -125,6 +109,28 @@ class RecorderNode(ManagedNode):
         problems += [f"{dropped} messages dropped: the disk is too slow"] if dropped else []
         text = "; ".join(problems) or f"recording {session.episode_id}"
         return Health(WARN if problems else OK, text, values)
+
+    def _connect(self, streams: list[Stream]) -> None:
+        """Make subscriptions, publishers and services."""
+        for index, stream in enumerate(streams):
+            profile = qos.RECORDED_DEVICE if stream.type_name in DEVICES else qos.RECORDED
+            callback = partial(self._on_message, index)
+            kind = message_class(stream.type_name)
+            subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)
+            self._entities.append((self.destroy_subscription, subscription))
+        self._publisher = self.create_lifecycle_publisher(
+            RecorderState, "recorder_state", qos.STATE
+        )
+        self._quality_publisher = self.create_lifecycle_publisher(
+            DiagnosticStatus, "recorder_quality", qos.STATE
+        )
+        for publisher in (self._publisher, self._quality_publisher):
+            self._entities.append((self.destroy_lifecycle_publisher, publisher))
+        for kind, name, handler in (
+            (StartEpisode, "~/start", self._start_episode),
+            (StopEpisode, "~/stop", self._stop_episode),
+        ):
+            self._entities.append((self.destroy_service, self.create_service(kind, name, handler)))
 
     def _stream(self, line: str) -> Stream:
         words = line.split()

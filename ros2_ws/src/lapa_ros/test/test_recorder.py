@@ -188,6 +188,22 @@ def test_discard_leaves_nothing(recorder):
     assert list(recorder.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"topics": ["joint_states"]}, "allowed is `topic package/msg/Type`"),
+        ({"topics": [*TOPICS, "/joint_states sensor_msgs/msg/JointState"]}, "/joint_states twice"),
+        ({"topics": TOPICS, "required": ["joy"]}, "/joy"),
+    ],
+)
+def test_topics_that_cannot_be_recorded_so_are_refused(ros_domain, tmp_path, capfd, values, words):
+    given = {"folder": str(tmp_path), "required": ["joint_states"], **values}
+    node = RecorderNode(parameter_overrides=[Parameter(k, value=v) for k, v in given.items()])
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert words in capfd.readouterr().err
+    node.destroy_node()
+
+
 def test_unusable_requests_are_refused_with_a_reason(recorder):
     with pytest.raises(GraphError, match="no episode is open"):
         recorder.stop()
