@@ -16,6 +16,7 @@ from lapa_msgs.msg import ArmState, TaskState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.node import SubscriptionEventCallbacks
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
@@ -69,9 +70,14 @@ class PolicyNode(ManagedNode):
         kind = Image
         if self.params.transport == "compressed":
             kind, topic = CompressedImage, f"{topic}/compressed"
+        # Of publishers that do not latch this one hears nothing, as it should: rclpy is not to warn of that.
+        latched = self.create_subscription(
+            String, "instruction", self._on_instruction, qos.INSTRUCTION,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )  # fmt: skip
+        self._entities.append((self.destroy_subscription, latched))
         for message, name, handler, profile in (
             (kind, topic, self._on_frame, qos.CAMERA),
-            (String, "instruction", self._on_instruction, qos.INSTRUCTION),
             (String, "instruction", self._on_instruction, qos.INSTRUCTION_LIVE),
             (ArmState, "arm_state", self._on_arm, qos.STATE),
             (TaskState, "task_state", self._on_task, qos.STATE),

@@ -190,6 +190,15 @@ def test_a_goal_given_again_in_the_same_words_gets_no_thought_of_the_old_one(
     assert all(to_seconds(delta.observation_stamp) > accepted_s for delta in robot.deltas)
 
 
+def test_a_publisher_that_does_not_latch_is_heard_without_a_warning(robot, capfd):
+    """Regression pinned: the log said of `ros2 topic pub` that no message would be received, beside one that was."""
+    publisher = robot.node.create_publisher(String, "instruction", qos.INSTRUCTION_LIVE)
+    robot.spinner.wait(lambda: publisher.get_subscription_count() == 1, "the policy")
+    publisher.publish(String(data="push the red block left"))
+    robot.spinner.wait(lambda: robot.deltas, "a delta")
+    assert "offering incompatible QoS" not in capfd.readouterr().err
+
+
 def test_an_instruction_that_is_repeated_does_not_disturb_the_rate(robot, contract):
     timer = robot.node.create_timer(
         0.06, lambda: robot.instruction.publish(String(data="push the red block left"))
