@@ -54,6 +54,9 @@ AUTO_FEATURES: dict[str, dict[str, Any]] = {
 
 Features = dict[str, dict[str, Any]]
 
+_NOT_NUMBERS = ("video", "image", "string", "language")
+"""Types of features that are no numpy type."""
+
 
 def make_features(
     cameras: Mapping[str, tuple[int, int]],
@@ -117,6 +120,12 @@ def camera_keys(features: Features) -> list[str]:
     return [name for name, feature in features.items() if feature["dtype"] in ("video", "image")]
 
 
+def picture_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) [px] of a feature's shape; some tools write the channels first."""
+    height, width = shape[1:] if shape[0] == 3 else shape[:2]
+    return height, width
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that at every instant either the old or the new one is whole on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +149,9 @@ def parquet_bytes(tables: Iterable[pa.Table]) -> bytes:
     writer = None
     for table in tables:
         if writer is None:
-            writer = pq.ParquetWriter(sink, table.schema, compression="snappy")
+            writer = pq.ParquetWriter(
+                sink, table.schema, compression="snappy", write_page_checksum=True
+            )
         writer.write_table(table)
     if writer is not None:
         writer.close()
@@ -240,10 +251,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a parquet file, or raise DataError when it is missing or damaged."""
     try:
-        return pq.ParquetFile(path).read(columns=list(columns) if columns else None)
-    except (OSError, pa.ArrowException) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=list(columns) if columns else None)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); it is missing, or its writer was killed: "
+            f"{path} cannot be read ({error}); it is missing, damaged, or its writer was killed: "
             "copy it again or leave its episodes out"
         ) from error
 
@@ -285,6 +297,50 @@ def read_info(path: Path) -> dict[str, Any]:
         raise DataError(f"{where} lacks {missing}; {list(needed)} are needed")
     if not isinstance(info["fps"], (int, float)) or not info["fps"] > 0:
         raise DataError(f"{where}: fps is {info['fps']!r}; a positive number is needed")
-    if not isinstance(info["features"], dict) or not camera_keys(info["features"]):
+    for key in ("total_episodes", "total_frames"):
+        if type(info[key]) is not int or info[key] < 0:
+            raise DataError(f"{where}: {key} is {info[key]!r}; a count is needed")
+    _check_features(where, info["features"])
+    _check_template(where, "data_path", info["data_path"])
+    if info.get("video_path") is not None:
+        _check_template(where, "video_path", info["video_path"])
+    if not camera_keys(info["features"]):
         raise DataError(f"{where}: features name no camera (dtype video or image)")
     return info
+
+
+def _check_features(where: Path, features: Any) -> None:
+    """Refuse features without a type and a shape that can be read."""
+    if not isinstance(features, dict):
+        raise DataError(f"{where}: features are {features!r}; an object is needed")
+    for name, feature in features.items():
+        dtype, shape = (
+            feature.get(key) if isinstance(feature, dict) else None for key in ("dtype", "shape")
+        )
+        sizes = shape if isinstance(shape, list) and shape else [0]
+        num_axes = 3 if dtype in ("video", "image") else len(sizes)
+        whole = all(type(size) is int and size > 0 for size in sizes)
+        if not (_is_type(dtype) and whole and len(sizes) == num_axes):
+            raise DataError(
+                f"{where}: feature {name} has dtype {dtype!r} and shape {shape!r}; a numpy type or one of "
+                f"{list(_NOT_NUMBERS)} and whole sizes are needed, three of them for pictures"
+            )
+
+
+def _is_type(dtype: Any) -> bool:
+    if dtype in _NOT_NUMBERS:
+        return True
+    try:
+        return isinstance(dtype, str) and np.dtype(dtype).kind in "biuf"
+    except TypeError:
+        return False
+
+
+def _check_template(where: Path, key: str, template: Any) -> None:
+    try:
+        _ = template.format(video_key="camera", chunk_index=0, file_index=0)
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{where}: {key} is {template!r} ({error!r}); a path with {{video_key}}, {{chunk_index}}, {{file_index}} "
+            "is needed"
+        ) from error

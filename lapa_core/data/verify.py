@@ -62,7 +62,7 @@ def verify(path: str | Path, *, decode: bool = True, progress: bool = False) -> 
 
     Args:
         path: folder of the data set.
-        decode: decode every frame; False compares the times in the packets only, much faster.
+        decode: decode every frame and picture; False compares the times in the packets only, much faster.
         progress: show a progress bar over the videos.
 
     Returns:
@@ -106,7 +106,7 @@ class _Checker:
         self._check_info()
         self._check_tasks()
         self._check_episodes()
-        rows = check_rows(self.path, self.info, self.tasks, self.episodes)
+        rows = check_rows(self.path, self.info, self.tasks, self.episodes, decode=self.decode)
         self.problems += rows.problems
         self.num_frames = rows.num_rows
         self._check_videos()
@@ -131,10 +131,10 @@ class _Checker:
             numeric = feature["dtype"] not in ("video", "image", "string", "language")
             if "/" in name or ("image" in name and numeric):
                 self._say(f"info.json: feature name {name!r} breaks the format's tools: rename it")
-            if feature["dtype"] == "video" and feature.get("info", {}).get("video.fps", fps) != fps:
-                self._say(
-                    f"info.json: {name} says {feature['info']['video.fps']} fps, the set {fps}"
-                )
+            said = feature.get("info")
+            rate = said.get("video.fps", fps) if isinstance(said, dict) else fps
+            if feature["dtype"] == "video" and rate != fps:
+                self._say(f"info.json: {name} says {rate} fps, the set {fps}")
 
     def _check_tasks(self) -> None:
         file = self.path / fmt.TASKS_PATH
@@ -211,13 +211,11 @@ class _Checker:
             folder = self.path / template.split("{video_key}")[0] / camera
             for stray in sorted(set(folder.rglob("*.mp4")) - set(spans)):
                 self._say(f"{stray.relative_to(self.path)} belongs to no episode")
-            height, width = self.features[camera]["shape"][:2]
-            if height == 3:  # some tools write channels first
-                height, width = self.features[camera]["shape"][1:]
+            size_px = fmt.picture_size(self.features[camera]["shape"])
             for file in tqdm(sorted(spans), desc=camera, unit="video", disable=not self.progress):
                 self.num_videos += 1
                 for problem in check_video(
-                    file, spans[file], float(self.info["fps"]), (height, width), self.decode
+                    file, spans[file], float(self.info["fps"]), size_px, self.decode
                 ):
                     self._say(f"{file.relative_to(self.path)}: {problem}")
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapa_core.data import lerobot_format as fmt
-from lapa_core.data.stats import FeatureStats, aggregate, from_json, numeric_stats
+from lapa_core.data.lerobot_reader import decode_cell
+from lapa_core.data.lerobot_tables import row_stats
+from lapa_core.data.stats import QUANTILES, FeatureStats, aggregate, numeric_stats
 from lapa_core.errors import DataError
 
 
@@ -29,7 +31,12 @@ class RowsChecked:
 
 
 def check_rows(
-    path: Path, info: dict[str, Any], tasks: Sequence[str], episodes: Sequence[dict[str, Any]]
+    path: Path,
+    info: dict[str, Any],
+    tasks: Sequence[str],
+    episodes: Sequence[dict[str, Any]],
+    *,
+    decode: bool = True,
 ) -> RowsChecked:
     """Compare every data file with the episodes that point to it, and `stats.json` with the rows.
 
@@ -38,8 +45,9 @@ def check_rows(
         info: content of `info.json`.
         tasks: instruction of each task_index.
         episodes: rows of the episode table.
+        decode: decode the pictures of sets that keep them in the tables.
     """
-    checker = _RowChecker(path, info, tasks, episodes)
+    checker = _RowChecker(path, info, tasks, episodes, decode)
     checker.run()
     return RowsChecked(problems=checker.problems, num_rows=checker.num_rows)
 
@@ -53,8 +61,11 @@ class _RowChecker:
         info: dict[str, Any],
         tasks: Sequence[str],
         episodes: Sequence[dict[str, Any]],
+        decode: bool,
     ) -> None:
         self.path, self.info, self.tasks, self.episodes = path, info, tasks, episodes
+        self.decode = decode
+        self.ours = fmt.OWN_KEY in info
         self.features: fmt.Features = info["features"]
         self.problems: list[str] = []
         self.num_rows = 0
@@ -99,6 +110,8 @@ class _RowChecker:
         columns = {}
         for column in sorted(wanted & set(table.column_names)):
             feature = self.features[column]
+            if feature["dtype"] == "image" and self.decode:
+                self._check_pictures(name, column, table[column])
             if feature["dtype"] in ("image", "string", "language"):
                 continue
             try:
@@ -119,6 +132,21 @@ class _RowChecker:
             else:
                 self.complete = False
         return total
+
+    def _check_pictures(self, name: str, column: str, cells: pa.ChunkedArray) -> None:
+        """Decode every picture of a column."""
+        height, width = fmt.picture_size(self.features[column]["shape"])
+        for number, cell in enumerate(cells):
+            label = f"{name}: {column} row {number}"
+            try:
+                shape = decode_cell(self.path, cell.as_py(), label).shape
+            except DataError as error:
+                self.problems.append(str(error))
+                continue
+            if shape != (height, width, 3):
+                self.problems.append(
+                    f"{label} has shape {shape}; info.json says {(height, width, 3)}"
+                )
 
     def _check_episode_rows(self, name: str, row: dict[str, Any], own: dict[str, NDArray]) -> bool:
         """Check the rows of one episode; False when they can have no statistics."""
@@ -163,12 +191,16 @@ class _RowChecker:
                     f"{fmt.STATS_PATH} is missing; loaders then normalise with nothing"
                 )
             return
-        stored = from_json(fmt.read_json(file))
+        stored = self._stored_stats(file)
+        keys = ["min", "max", "mean", "std", "count"]
+        if self.ours:  # other tools approximate quantiles, each in its own way
+            keys += QUANTILES
+            total = {**total, **self._picture_stats()}
         expected = set(total) | set(fmt.camera_keys(self.features)) if self.episodes else set()
         for name in sorted(expected - set(stored)):
             self.problems.append(f"{fmt.STATS_PATH} has nothing on {name}")
         for name in sorted(set(total) & set(stored)) if self.complete else ():
-            for key in ("min", "max", "mean", "std", "count"):
+            for key in keys:
                 # float32 columns were summed in another order by other tools.
                 found = np.ravel(stored[name].get(key, np.zeros(0)))
                 needed = np.ravel(total[name][key])
@@ -179,3 +211,24 @@ class _RowChecker:
                         f"{fmt.STATS_PATH}: {key} of {name} is {found[:7].round(4).tolist()}; "
                         f"the rows give {needed[:7].round(4).tolist()}"
                     )
+
+    def _picture_stats(self) -> dict[str, FeatureStats]:
+        """Add up the statistics of pictures that the episodes' own rows have."""
+        total: dict[str, FeatureStats] = {}
+        for row in self.episodes:
+            own = row_stats(row)
+            cameras = set(own) & set(fmt.camera_keys(self.features))
+            total = aggregate(total, {name: own[name] for name in cameras})
+        return total
+
+    def _stored_stats(self, file: Path) -> dict[str, FeatureStats]:
+        """Read `stats.json`; what is no number in it is a problem."""
+        stored: dict[str, FeatureStats] = {}
+        for name, entry in fmt.read_json(file).items():
+            try:
+                stored[name] = {
+                    key: np.asarray(value, dtype=np.float64) for key, value in entry.items()
+                }
+            except (AttributeError, TypeError, ValueError):
+                self.problems.append(f"{fmt.STATS_PATH}: {name} holds something else than numbers")
+        return stored

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`verify` finds every fault, those above all that the format's own loader lets pass."""
 
+import io
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lapa_core.data.lerobot import LeRobotSource
 from lapa_core.data.verify import verify
@@ -91,6 +94,21 @@ def faults(stamps):
         data[place] ^= 1
         (path / VIDEO).write_bytes(data)
 
+    def flipped_number(path):
+        """The lowest bit of a number: a change that no statistics tell."""
+        column = pq.ParquetFile(path / DATA).metadata.row_group(0).column(0)
+        data = bytearray((path / DATA).read_bytes())
+        data[column.data_page_offset + column.total_compressed_size - 4] ^= 1
+        (path / DATA).write_bytes(data)
+
+    def in_stats(name, key, value):
+        def change(path):
+            stats = json.loads((path / STATS).read_text())
+            stats[name][key] = value
+            (path / STATS).write_text(json.dumps(stats))
+
+        return change
+
     def in_features(name, **changes):
         def change(path):
             features = json.loads((path / INFO).read_text())["features"]
@@ -169,6 +187,10 @@ def faults(stamps):
         "name that breaks tools": (in_features("index", dtype="int32"), "dtype int64 is needed"),
         "stray video": (stray_video, "file-009.mp4 belongs to no episode"),
         "bit rot": (flipped_bit, "file-001.mp4"),
+        "bit rot in a table": (flipped_number, "file-000.parquet cannot be read"),
+        "stale quantile": (in_stats("action", "q99", [0.0] * 7), "stats.json: q99 of action"),
+        "stale picture stats": (in_stats(CAMERA, "mean", [[[0.9]]] * 3), f"mean of {CAMERA} is"),
+        "stats of another kind": (in_stats("action", "mean", {}), "action holds something else"),
         "leftover of a killed writer": (
             lambda p: (p / "meta/info.json.tmp").touch(),
             "left of a killed writer",
@@ -197,6 +219,53 @@ def test_fault_is_found(make_set, stamps, name):
     assert any(sentence in problem for problem in report.problems), report.problems
     with pytest.raises(DataError, match="problems:"):
         report.raise_on_problem()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"features": [1]}, "features are"),
+        ({"features": {"action": 3}}, "feature action has dtype None"),
+        ({"features": {"action": {"dtype": "float99", "shape": [7]}}}, "dtype 'float99'"),
+        ({"features": {"action": {"dtype": "float32", "shape": [0]}}}, r"shape \[0\]"),
+        ({"features": {CAMERA: {"dtype": "video", "shape": [64]}}}, "three of them for pictures"),
+        ({"total_frames": None}, "total_frames is None"),
+        ({"total_episodes": -1}, "total_episodes is -1"),
+        ({"data_path": "data/{number}.parquet"}, "data_path is"),
+        ({"video_path": 3}, "video_path is 3"),
+    ],
+)
+def test_an_info_that_nothing_can_be_read_by_is_a_problem_not_a_crash(make_set, changes, sentence):
+    path = make_set()
+    edit_json(path / INFO, **changes)
+    assert re.search(sentence, " ".join(verify(path).problems))
+    with pytest.raises(DataError, match=sentence):
+        LeRobotSource(path)
+
+
+def test_pictures_in_tables_are_decoded(tmp_path, make_set, stamps):
+    path = make_set(lengths=(3,))
+    features = json.loads((path / INFO).read_text())["features"]
+    edit_json(path / INFO, features={**features, CAMERA: {**features[CAMERA], "dtype": "image"}})
+    files = []
+    for frame in stamps.clip(7, 3):
+        Image.fromarray(frame).save(stream := io.BytesIO(), "PNG")
+        files.append(stream.getvalue())
+
+    def problems(cells):
+        table = pq.read_table(path / DATA)
+        if CAMERA in table.column_names:
+            table = table.drop_columns([CAMERA])
+        pq.write_table(table.append_column(CAMERA, pa.array(cells)), path / DATA)
+        return verify(path).problems
+
+    whole = [{"bytes": data, "path": None} for data in files]
+    assert problems(whole) == ()
+    (damaged,) = problems([whole[0], {"bytes": files[1][:-40], "path": None}, whole[2]])
+    assert f"{CAMERA} row 1 cannot be read" in damaged
+    Image.fromarray(stamps.draw(1, 32)).save(stream := io.BytesIO(), "PNG")
+    (small,) = problems([*whole[:2], {"bytes": stream.getvalue(), "path": None}])
+    assert f"{CAMERA} row 2 has shape (32, 32, 3)" in small
 
 
 def test_one_fault_does_not_hide_another(make_set):
