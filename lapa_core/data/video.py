@@ -205,7 +205,7 @@ def open_container(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; copy it again or leave its episode out")
     try:
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="replace")  # titles of any encoding
     except FFmpegError as error:
         raise damaged(path, str(error)) from error
 
@@ -214,7 +214,10 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
     """Return the first video stream, or raise DataError when there is none."""
     if not container.streams.video:
         raise DataError(f"{path} holds no video stream, only {[s.type for s in container.streams]}")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise damaged(path, "there is no decoder for its codec")
+    return stream
 
 
 def damaged(path: Path, found: str) -> DataError:

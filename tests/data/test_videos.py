@@ -116,6 +116,24 @@ def test_damaged_middle_is_refused(tmp_path, write_video):
         open_source(tmp_path).episode(0)
 
 
+def test_notes_that_are_no_utf8_cost_no_frame(tmp_path, stamps, write_video):
+    """A title or a handler's name in latin-1, as cameras of old write it."""
+    path = tmp_path / "a.mp4"
+    write_video(path, stamps.clip(5, 3), [0.0, 0.1, 0.2])
+    data = path.read_bytes()
+    assert b"VideoHandler" in data
+    path.write_bytes(data.replace(b"VideoHandler", b"Vid\xe9oHandler"))
+    assert stamps.read_all(open_source(tmp_path).episode(0).frames) == [5, 6, 7]
+
+
+def test_a_codec_that_nothing_here_decodes_is_named(tmp_path, stamps, write_video):
+    path = tmp_path / "a.mp4"
+    write_video(path, stamps.clip(5, 3), [0.0, 0.1, 0.2])
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1"))
+    with pytest.raises(DataError, match=r"a\.mp4: .*no decoder"):
+        open_source(tmp_path).episode(0)
+
+
 def test_text_named_mp4_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_text("not a video")
     with pytest.raises(DataError, match=r"a\.mp4.*damaged"):
