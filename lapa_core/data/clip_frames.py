@@ -102,16 +102,14 @@ def _read_pictures(
 def _read_rlds(
     path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
 ) -> None:
-    from lapa_core.data.rlds import decode_frame
-    from lapa_core.data.tfrecord import RecordPlace, parse_example
+    from lapa_core.data.rlds_pictures import read_record_pictures
+    from lapa_core.data.tfrecord import RecordPlace
 
-    offset, length, key = request.address.split(":", 2)
-    cells = parse_example(RecordPlace(path, int(offset), int(length)).read()).get(key)
-    if not isinstance(cells, list) or len(cells) != request.num_frames:
-        raise DataError(f"{path}: the record at byte {offset} changed; run `lapa data index` again")
-    for place, number in enumerate(request.numbers):
-        image = decode_frame(cells[number], f"{path}: frame {number} of {request.address}")
-        out_NSSC[place] = preprocess(image, image_px)
+    offset, length, feature = request.address.split(":", 2)
+    record = RecordPlace(path, int(offset), int(length))
+    pictures = read_record_pictures(record, feature, request.numbers, request.num_frames)
+    for place, picture in enumerate(pictures):
+        out_NSSC[place] = preprocess(picture, image_px)
 
 
 def _read_mcap(

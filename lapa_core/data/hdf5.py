@@ -19,13 +19,12 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from lapa_core.data.episode import Episode
 from lapa_core.data.instructions import read_instructions
 from lapa_core.errors import DataError
-from lapa_core.image import PICTURE_DAMAGE, preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess, read_rgb
 from lapa_core.robot.kinematics import forward_kinematics
 from lapa_core.robot.models import get_arm_model
 
@@ -332,7 +331,7 @@ def _json_attribute(path: Path, group: h5py.Group, name: str) -> dict[str, Any]:
 
 def _decode(data: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
     try:
-        return np.asarray(Image.open(io.BytesIO(data.tobytes())).convert("RGB"))
+        return read_rgb(io.BytesIO(data.tobytes()))
     except PICTURE_DAMAGE as error:
         raise DataError(f"{source}: a picture cannot be decoded ({error})") from error
 

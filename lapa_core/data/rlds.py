@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lapa_core.data.episode import Episode
 from lapa_core.data.euler import deltas_from_euler, euler_to_rotation_vector
 from lapa_core.data.lerobot_format import read_json
 from lapa_core.data.tfrecord import Feature, RecordPlace, index_records, parse_example
 from lapa_core.errors import DataError
-from lapa_core.image import PICTURE_DAMAGE, preprocess
+from lapa_core.image import PICTURE_DAMAGE, preprocess, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +204,7 @@ def describe_record(data: bytes, camera: str, source: str) -> tuple[str, int, st
 def decode_frame(data: bytes, source: str) -> NDArray[np.uint8]:
     """Decode an encoded picture as RGB (H, W, 3), or raise DataError: damaged, or of one colour."""
     try:
-        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        image = read_rgb(io.BytesIO(data))
     except PICTURE_DAMAGE as error:
         raise DataError(f"{source} cannot be decoded ({error})") from error
     if image.min() == image.max():
