@@ -102,6 +102,7 @@ def load_graphs(path: Path | None = None) -> dict[str, Graph]:
     """
     path = config_dir() / "graph.yaml" if path is None else path
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    _check_keys(data, {"arguments", "graphs"}, str(path))
     arguments = {
         name: _build(
             Argument,
@@ -131,6 +132,7 @@ def load_graph(name: str) -> Graph:
 def _graph(
     name: str, entry: dict[str, Any], arguments: Mapping[str, Argument], where: str
 ) -> Graph:
+    _check_keys(entry, {"description", "arguments", "nodes"}, where)
     if unknown := sorted(set(entry["arguments"]) - set(arguments)):
         raise ContractError(f"{where} takes {unknown}, which are not under `arguments`")
     nodes = tuple(
@@ -153,6 +155,12 @@ def _graph(
                 f"{where}: {node.name} depends on {unknown}, which the graph does not take"
             )
     return graph
+
+
+def _check_keys(entry: Any, needed: set[str], where: str) -> None:
+    found = set(entry) if isinstance(entry, dict) else set()
+    if found != needed:
+        raise ContractError(f"{where} has the keys {sorted(found)}; needed are {sorted(needed)}")
 
 
 def _build(kind: type[Entry], entry: dict[str, Any], where: str) -> Entry:

@@ -36,6 +36,9 @@ def edited(tmp_path, change):
         (lambda d: d["graphs"]["policy"]["nodes"][0].update(when={"moon": "full"}), "moon"),
         (lambda d: d["graphs"]["policy"]["arguments"].append("moon"), "moon"),
         (lambda d: d["graphs"]["policy"]["nodes"][0].pop("executable"), "executable"),
+        (lambda d: d["graphs"]["policy"].pop("description"), r"graphs.policy has the keys"),
+        (lambda d: d["graphs"]["policy"].update(nodez=[]), r"nodez.*needed are"),
+        (lambda d: d.pop("arguments"), r"has the keys \['graphs'\]"),
     ],
 )
 def test_a_wrong_description_is_refused_with_its_place(tmp_path, change, message):
