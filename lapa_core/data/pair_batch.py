@@ -19,3 +19,5 @@ class PairBatch(NamedTuple):
     actions_BA: NDArray[np.float32] | None = None
     """What was done between the two frames, where the source has actions: see
     `lapa_core.train.pairs.actions_between`."""
+    first_B3: NDArray[np.int64] | None = None
+    """Which the first frames are, in a stream: corpus, number of the clip in its index, number of the frame."""

@@ -212,7 +212,11 @@ class PairStream:
             self._wait_for(draw.visit)
         source_B, first_B, later_B = np.array([self._place(draw) for draw in draws]).T
         slots = self._pool.slots_NFSSC
-        batch = PairBatch(slots[source_B, first_B], slots[source_B, later_B])
+        batch = PairBatch(
+            slots[source_B, first_B],
+            slots[source_B, later_B],
+            first_B3=np.array([self._first(draw) for draw in draws]),
+        )
         for draw in draws:
             if draw.last:
                 self._free.append(self._live.pop(draw.visit).slot)
@@ -261,6 +265,11 @@ class PairStream:
         live = self._live[draw.visit]
         first, later = live.visit.places_K2[draw.place].tolist()
         return live.slot, first, later
+
+    def _first(self, draw: _Draw) -> tuple[int, int, int]:
+        """Return corpus, clip and number of the first frame of a draw."""
+        visit = self._live[draw.visit].visit
+        return visit.corpus, visit.clip.number, int(visit.frames[visit.places_K2[draw.place, 0]])
 
     def _fill(self) -> None:
         """Ask for visits in the order of need, as long as slots are free."""

@@ -51,7 +51,8 @@ class LoopConfig:
     """What the two training stages share."""
 
     data: Path
-    """Data set: LeRobot v3, RLDS, recordings, or (for pretraining) videos."""
+    """Data set: LeRobot v3, RLDS, recordings; for pretraining also videos, or an index (`lapa data index`), which is
+    decoded as it is read instead of being cached whole."""
     out: Path
     """Run directory; the finished model is in its `checkpoint/`."""
     model: ModelConfig = field(default_factory=TrunkConfig)
@@ -158,9 +159,13 @@ class PretrainConfig(LoopConfig):
     """Share of words replaced by `<unk>`, so that new words do little harm; 0 is off. Small model only."""
     max_episodes: int = 0
     """Use only the first episodes; 0 uses all. Must match the labels."""
+    workers: int = 4
+    """Processes that decode video, for an index; 0 decodes in this one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.workers < 0:
+            raise ContractError(f"workers is {self.workers}; allowed is 0 and more")
         if not 0.0 <= self.text_weight < 1.0:
             raise ContractError(f"text_weight is {self.text_weight}; allowed is 0 to below 1")
 

@@ -27,6 +27,7 @@ from lapa_core.presets import VLA_FINETUNE as PRESETS
 from lapa_core.presets import VLA_FINETUNE_NOTES as PRESET_NOTES
 from lapa_core.train.parallel import Parallel
 from lapa_core.vla.base import VlaModel, model_class
+from lapa_core.vla.batches import ExampleBatches, Examples, spread_rows
 from lapa_core.vla.checkpoint import POLICY, load_model_config, load_vla, policy_facts
 from lapa_core.vla.config import FinetuneConfig, ModelConfig
 from lapa_core.vla.extra import load_extra
@@ -41,7 +42,6 @@ from lapa_core.vla.labelled import (
     true_actions,
 )
 from lapa_core.vla.loop import (
-    Examples,
     Recipe,
     VlaTrained,
     open_run,
@@ -51,7 +51,6 @@ from lapa_core.vla.loop import (
     save_trained,
     settle_history,
     shaping,
-    spread_rows,
     stored_types,
 )
 from lapa_core.vla.metrics import (
@@ -64,7 +63,7 @@ from lapa_core.vla.metrics import (
     token_report,
 )
 from lapa_core.vla.objective import FinetuneObjective
-from lapa_core.vla.pretrain import check_labels
+from lapa_core.vla.pretrain_data import check_labels
 
 __all__ = ["PRESETS", "PRESET_NOTES", "FinetuneConfig", "labelled_subset", "main", "train"]
 
@@ -98,16 +97,15 @@ def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained
     settings = shaping(config, model)
     run = open_run(config, settings, parallel)
     recipe = make_recipe(config, bins.encode(true_actions(drawn)))
-    module = run_loop(config, objective, model, examples, recipe, parallel, run)
-    report_R = spread_rows(len(examples))
-    predicted_RA = predictions(
-        module, model, examples, report_R, config.batch_size, parallel.device
-    )
+    batches = ExampleBatches(config, examples, parallel)
+    module = run_loop(config, objective, model, batches, recipe, parallel, run)
+    true_RA = true_actions(drawn)[spread_rows(len(examples))]
+    predicted_RA = predictions(module, model, batches.report()).ids
     facts: dict[str, Any] = {
         **policy_facts(contract, bins, config.temperature),
         "gripper_hysteresis": config.gripper_hysteresis,
         **({} if labels is None else {"laq": labels.checkpoint_hash, "gap_s": labels.gap_s}),
-        "metrics": report(config, bins, predicted_RA, true_actions(drawn)[report_R]),
+        "metrics": report(config, bins, predicted_RA, true_RA),
         "training": settings,
         "instructions": sorted(set(drawn.instructions))[:100],
     }

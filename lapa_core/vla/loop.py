@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop of both stages, for any model, in one process or in many.
 
-Shapes: E episodes, M examples, B examples of this process's part of a batch, C H W image.
+Shapes: B examples of this process's part of a batch, R examples that are reported on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,24 +18,21 @@ from torch import Tensor, nn
 
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import ContractError
-from lapa_core.train.augment import load_images, random_light, random_shift
+from lapa_core.train.augment import random_light, random_shift
 from lapa_core.train.parallel import Parallel, leave, to_master, whole
-from lapa_core.train.rows import Rows
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import Part, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
 from lapa_core.vla.adapters import adapt, merged
 from lapa_core.vla.base import Inputs, VlaModel
+from lapa_core.vla.batches import Batch, Batches
 from lapa_core.vla.checkpoint import describe, save_vla
 from lapa_core.vla.config import FinetuneConfig, LoopConfig, PretrainConfig
-from lapa_core.vla.extra import extra_tensors
 
 GRADIENT_CLIP = 1.0
-REPORT_FRAMES = 2048
-"""Most frames that the figures in a checkpoint are taken over."""
 NOT_SHAPING = {
     "out", "device", "compile", "recompute", "parallel", "micro_batch", "dry_run", "processes", "save_every",
-    "log_every", "progress", "model",
+    "log_every", "progress", "model", "workers",
 }  # fmt: skip
 """Options that do not shape the losses, so that a resume may change them; the model is described apart."""
 
@@ -49,50 +46,6 @@ class VlaTrained(NamedTuple):
     """Logged (step, metrics) of this process."""
     leads: bool = True
     """Whether this process is the one that writes and talks."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Examples:
-    """Labelled frames."""
-
-    frames_NSSC: NDArray[np.uint8]
-    """All images, possibly on disk."""
-    rows_M: NDArray[np.int64]
-    """Frame of each example."""
-    episode_M: NDArray[np.int64]
-    """Episode of each example."""
-    instructions: Sequence[str]
-    """One per episode."""
-    labels: dict[str, Tensor]
-    """What the objective reads, one row per example."""
-    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Further cameras and the state (`lapa_core.vla.extra`), one row per frame."""
-
-    def __len__(self) -> int:
-        return len(self.rows_M)
-
-    def images(self, batch_B: NDArray[np.int64], device: torch.device) -> Tensor:
-        """Return the frames (B, C, H, W) of some examples."""
-        return load_images(self.frames_NSSC, self.rows_M[batch_B], device)
-
-    def extra_of(
-        self, batch_B: NDArray[np.int64], device: torch.device
-    ) -> dict[str, Tensor] | None:
-        """Return the extra inputs of some examples; None where there are none."""
-        rows_B = self.rows_M[batch_B]
-        return extra_tensors({name: rows[rows_B] for name, rows in self.extra.items()}, device)
-
-    def words(self, batch_B: NDArray[np.int64]) -> list[str]:
-        """Return the instructions of some examples."""
-        return [self.instructions[episode] for episode in self.episode_M[batch_B]]
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Return the length of every example's instruction (M,) [characters]."""
-        return np.array([len(text) for text in self.instructions])[self.episode_M]
-
-    def labels_of(self, batch_B: NDArray[np.int64], device: torch.device) -> dict[str, Tensor]:
-        """Return the labels of some examples."""
-        return {name: rows[batch_B].to(device) for name, rows in self.labels.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,7 +135,7 @@ def run_loop(
     config: LoopConfig,
     objective: nn.Module,
     model: VlaModel,
-    examples: Examples,
+    batches: Batches,
     recipe: Recipe,
     parallel: Parallel,
     run: TrainingRun,
@@ -193,7 +146,7 @@ def run_loop(
         config: the stage's.
         objective: called with inputs, labels, and whether all but the first group stands still.
         model: inside the objective.
-        examples: what is learned.
+        batches: what is learned.
         recipe: what the stage adds.
         parallel: the processes that train together.
         run: the run's directory.
@@ -211,27 +164,23 @@ def run_loop(
         weight_decay=config.weight_decay,
         fused=parallel.device.type == "cuda",
     )
-    rows = Rows(
-        count=len(examples),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        part=parallel.part,
-        lengths_N=examples.lengths(),
-        window=config.length_window,
-    )
     objective.train()
     for step in run.steps(run.restore(objective, optimizer), config.steps):
         seed_step(config.seed, step)
-        batch_B = rows(step)
-        inputs = _inputs(config, model, examples, batch_B, recipe.unknown_word_share, parallel)
-        labels = examples.labels_of(batch_B, parallel.device)
+        batch = batches.batch(step)
+        inputs = _inputs(config, model, batch, recipe.unknown_word_share, parallel.part)
         if parallel.rank:
             seed_step(config.seed, step, parallel.rank)  # dropout is each process's own
         held = step < recipe.held_steps
         set_learning_rate(optimizer, _rate(config, step, recipe.warmup_steps))
         optimizer.zero_grad()
         losses = _backward(
-            parallel, module, inputs, labels, config.micro_batch or len(batch_B), held=held
+            parallel,
+            module,
+            inputs,
+            batch.labels,
+            config.micro_batch or len(batch.words),
+            held=held,
         )
         if held:
             for parameter in later:
@@ -247,30 +196,30 @@ def run_loop(
     return module
 
 
+class Predicted(NamedTuple):
+    """What a trained objective predicts for some frames."""
+
+    ids: NDArray[Any]
+    """Predictions (R, ...)."""
+    labels: dict[str, NDArray[Any]]
+    """Their labels."""
+
+
 @torch.no_grad()
-def predictions(
-    module: nn.Module,
-    model: VlaModel,
-    examples: Examples,
-    rows_R: NDArray[np.int64],
-    batch_size: int,
-    device: torch.device,
-) -> NDArray[Any]:
-    """Return what a trained objective predicts for some examples, (R, ...); every process must call.
+def predictions(module: nn.Module, model: VlaModel, batches: Iterable[Batch]) -> Predicted:
+    """Return what a trained objective predicts; every process must call.
 
     Sequence models see the true tokens before each one, as in training.
     """
-    parts = []
-    for batch_B in np.array_split(rows_R, -(-len(rows_R) // batch_size)):
-        images_BCHW, words = examples.images(batch_B, device), examples.words(batch_B)
-        inputs = model.prepare(images_BCHW, words, examples.extra_of(batch_B, device))
-        parts.append(module(inputs, examples.labels_of(batch_B, device))["predicted"].cpu().numpy())
-    return np.concatenate(parts)
-
-
-def spread_rows(count: int, most: int = REPORT_FRAMES) -> NDArray[np.int64]:
-    """Return up to `most` row numbers, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+    parts: list[NDArray[Any]] = []
+    labels: dict[str, list[NDArray[Any]]] = {}
+    for batch in batches:
+        inputs = model.prepare(batch.image_BCHW, batch.words, batch.extra)
+        parts.append(module(inputs, batch.labels)["predicted"].cpu().numpy())
+        for name, rows in batch.labels.items():
+            labels.setdefault(name, []).append(rows.cpu().numpy())
+    joined = {name: np.concatenate(rows) for name, rows in labels.items()}
+    return Predicted(np.concatenate(parts), joined)
 
 
 def stored_types(model: VlaModel) -> dict[str, torch.dtype]:
@@ -368,17 +317,14 @@ def _wrap(
 def _inputs(
     config: LoopConfig,
     model: VlaModel,
-    examples: Examples,
-    batch_B: NDArray[np.int64],
+    batch: Batch,
     unknown_word_share: float,
-    parallel: Parallel,
+    part: Part,
 ) -> Inputs:
-    """Load, augment and tokenise a batch; randomness is drawn for the joint batch."""
-    part: Part = parallel.part
-    image_BCHW = random_shift(examples.images(batch_B, parallel.device), config.shift_px, part)
+    """Augment and tokenise a batch; randomness is drawn for the joint batch."""
+    image_BCHW = random_shift(batch.image_BCHW, config.shift_px, part)
     image_BCHW = random_light(image_BCHW, config.light, part)
-    extra = examples.extra_of(batch_B, parallel.device)
-    inputs = model.prepare(image_BCHW, examples.words(batch_B), extra)
+    inputs = model.prepare(image_BCHW, batch.words, batch.extra)
     return model.forget_words(inputs, unknown_word_share, part)
 
 

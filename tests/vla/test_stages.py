@@ -24,6 +24,7 @@ from lapa_core.train.run import TrainingRun
 from lapa_core.vla import finetune, pretrain, table
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TableConfig, TrunkConfig
+from lapa_core.vla.pretrain_data import check_labels
 from tests.toy import toy_store, write_labels
 
 TRUNK = TrunkConfig(image_px=32, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
@@ -204,7 +205,7 @@ def test_labels_of_other_frames_are_refused(tmp_path, labels):
 
 
 def test_labels_fit_the_same_frames_at_another_size(store, labels):
-    pretrain.check_labels(LatentLabels.load(labels), at_size(store, 24))
+    check_labels(LatentLabels.load(labels), at_size(store, 24))
 
 
 def test_labels_of_another_checkpoint_are_refused(tmp_path, store, labels):
