@@ -109,9 +109,12 @@ class LeRobotSource:
     def video_path(self, index: int, camera: str) -> Path:
         """The file that holds the frames of an episode."""
         row, prefix = self._row(index), f"videos/{camera}"
-        if not self.info.get("video_path") or f"{prefix}/chunk_index" not in row:
+        said = all(
+            f"{prefix}/{name}" in row for name in ("chunk_index", "file_index", "from_timestamp")
+        )
+        if not self.info.get("video_path") or not said:
             raise DataError(
-                f"{self.path}: episode {index} names no video of {camera}; write the set again"
+                f"{self.path}: episode {index} does not say where its video of {camera} is; write the set again"
             )
         return self.path / self.info["video_path"].format(
             video_key=camera,

@@ -206,7 +206,7 @@ class _RowChecker:
                 needed = np.ravel(total[name][key])
                 scale = np.abs(needed) + np.abs(np.ravel(total[name]["std"])) + 1e-6
                 same = found.size == needed.size
-                if not same or (np.abs(found - needed) > 1e-3 * scale).any():
+                if not same or not (np.abs(found - needed) <= 1e-3 * scale).all():
                     self.problems.append(
                         f"{fmt.STATS_PATH}: {key} of {name} is {found[:7].round(4).tolist()}; "
                         f"the rows give {needed[:7].round(4).tolist()}"

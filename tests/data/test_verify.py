@@ -190,6 +190,7 @@ def faults(stamps):
         "bit rot in a table": (flipped_number, "file-000.parquet cannot be read"),
         "stale quantile": (in_stats("action", "q99", [0.0] * 7), "stats.json: q99 of action"),
         "stale picture stats": (in_stats(CAMERA, "mean", [[[0.9]]] * 3), f"mean of {CAMERA} is"),
+        "stats that are not finite": (in_stats("action", "mean", [None] * 7), "mean of action is"),
         "stats of another kind": (in_stats("action", "mean", {}), "action holds something else"),
         "leftover of a killed writer": (
             lambda p: (p / "meta/info.json.tmp").touch(),
@@ -283,6 +284,16 @@ def test_faults_that_change_frames_are_not_read_in_silence(make_set):
     edit_column(path / EPISODES, f"videos/{CAMERA}/from_timestamp", add_at(1, 0.2))
     with pytest.raises(DataError, match="should have 9 frames"):
         LeRobotSource(path).episode(1)
+
+
+@pytest.mark.parametrize("column", ["chunk_index", "file_index", "from_timestamp"])
+def test_an_episode_that_does_not_say_where_its_video_is_is_refused(make_set, column):
+    path = make_set()
+    table = pq.read_table(path / EPISODES).drop_columns([f"videos/{CAMERA}/{column}"])
+    pq.write_table(table, path / EPISODES)
+    with pytest.raises(DataError, match="episode 1 does not say where its video"):
+        LeRobotSource(path).episode(1)
+    assert any(f"videos/{CAMERA}/{column}" in problem for problem in verify(path).problems)
 
 
 def test_folder_without_data_set_is_refused(tmp_path):
