@@ -82,7 +82,12 @@ def _messages(
     with path.open("rb") as stream:
         for place, group in groupby(zip(places, numbers, strict=True), key=lambda pair: pair[0]):
             held = _read_chunk(path, stream, int(chunks.starts_C[place]), chunks.schemas)
-            first = int(chunks.ends_C[place]) - len(held)
+            first = int(chunks.ends_C[place - 1]) if place else 0
+            if first + len(held) != chunks.ends_C[place]:
+                raise DataError(
+                    f"{path}: the chunk at byte {chunks.starts_C[place]} holds {len(held)} pictures, the file's own "
+                    f"index says {chunks.ends_C[place] - first}; record or copy it again"
+                )
             for _, number in group:
                 message = held[number - first]
                 yield number, message.channel_id, message.data

@@ -22,7 +22,7 @@ from lapa_core.data.kept import Kept
 from lapa_core.data.lerobot_reader import decode_cell
 from lapa_core.errors import DataError
 
-KEPT_BYTES = 256 * 2**20
+KEPT_BYTES = 64 * 2**20
 """Memory of a process for encoded pictures [bytes]."""
 _KEPT_FILES = 1024
 _EPISODE = "episode_index"

@@ -199,6 +199,21 @@ def test_only_wanted_chunks_are_read(tmp_path, recording, stamps):
         index.read(index.clips[0], np.arange(len(index.clips[0])), 64)
 
 
+def test_chunk_that_its_index_does_not_describe_is_refused(tmp_path, recording):
+    """A picture that went to another channel, in a file without checksums."""
+    path = recording(enable_crcs=False, compression=CompressionType.NONE)
+    with path.open("rb") as stream:
+        messages = make_reader(stream).iter_messages(log_time_order=False)
+        pictures = [message for _, channel, message in messages if "image" in channel.topic]
+    data = bytearray(path.read_bytes())
+    channel_at = data.index(pictures[5].data) - 22
+    data[channel_at : channel_at + 2] = (pictures[5].channel_id % 3 + 1).to_bytes(2, "little")
+    index = index_of(tmp_path / "in", tmp_path / "out")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"holds \d+ pictures, the file's own index says"):
+        index.read(index.clips[0], [6], 64)
+
+
 def test_recording_that_changed_is_refused(tmp_path, recording, plan):
     path = recording()
     index = index_of(tmp_path / "in", tmp_path / "out")
