@@ -217,10 +217,11 @@ class ClipPool:
 
 
 def check_memory(num_bytes: int) -> None:
-    """Refuse a pool that does not fit into the machine's memory."""
+    """Refuse a pool that does not fit into the machine's memory beside those of the other processes of torchrun."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if num_bytes > 0.8 * total:
+    pools = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    if pools * num_bytes > 0.8 * total:
         raise DataError(
-            f"the clip pool needs {num_bytes / 2**30:.1f} GiB and this machine has {total / 2**30:.1f}; lower "
-            "batch_size, image_px, pairs_per_visit or slots_per_sample"
+            f"{pools} x {num_bytes / 2**30:.1f} GiB are needed for clips and this machine has {total / 2**30:.1f}; "
+            "lower batch_size, image_px, pairs_per_visit or slots_per_sample"
         )

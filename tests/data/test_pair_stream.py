@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lapa_core.data.clip_pool import ClipPool
+from lapa_core.data.clip_pool import ClipPool, check_memory
 from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.data.mixture import Corpus
 from lapa_core.data.pair_stream import PoolOptions, open_pairs
@@ -148,6 +148,14 @@ def test_batch_that_cannot_be_shared_is_refused(index):
         open_stream(index[1], gap_s=60)
     with pytest.raises(DataError, match="GiB"):
         open_stream(index[1], batch_size=10**6)
+
+
+def test_pools_of_one_machine_must_fit_together(monkeypatch):
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    check_memory(half)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(DataError, match=r"2 x .* GiB are needed"):
+        check_memory(half)
 
 
 def test_corpora_have_their_weights_and_gaps(index, clips, tmp_path, stamps, write_video):
