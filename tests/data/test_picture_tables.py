@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +144,20 @@ def test_kept_values_stay_within_their_memory():
     assert (len(kept), kept.num_bytes) == (1, 50)
     get("a", 4)
     assert (len(kept), kept.num_bytes) == (1, 4)
+
+
+def test_kept_values_are_made_once_by_many_threads():
+    kept, made = Kept(100, len), []
+
+    def make():
+        time.sleep(0.01)
+        made.append(1)
+        return "x"
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(kept.get, number % 2, make) for number in range(16)]
+        assert {future.result() for future in found} == {"x"}
+    assert (len(made), kept.num_bytes) == (2, 2)
 
 
 def rewrite(source, target, **options):
