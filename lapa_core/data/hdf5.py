@@ -347,5 +347,12 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
+    except DataError:
+        raise
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a damaged group is any of these
         raise DataError(f"{path} cannot be read ({error}); copy it again") from error

@@ -167,3 +167,13 @@ def test_files_that_cannot_be_right_are_refused(tmp_path, stamps):
         file["other"] = np.zeros(3)
     with pytest.raises(DataError, match="robomimic has `data`"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("signature", [b"TREE", b"HEAP", b"SNOD"])
+def test_a_file_whose_inside_is_damaged_is_refused(tmp_path, stamps, signature):
+    path = write_robomimic(tmp_path / "a.hdf5", stamps)
+    data = path.read_bytes()
+    assert signature in data
+    path.write_bytes(data.replace(signature, b"ROTT"))
+    with pytest.raises(DataError, match=r"a\.hdf5 cannot be read"):
+        open_source(tmp_path).episode(0)
