@@ -115,7 +115,7 @@ class QualityMeter:
         self._pose_s: deque[float] = deque(maxlen=STAMPS)
         self._states: list[tuple[float, Any]] = []
         self._deltas: dict[tuple[str, int], tuple[float, Any]] = {}
-        self._newest = ("", 0)
+        self._met: set[tuple[str, int]] = set()
         self._actions, self._observed_s = array("d"), array("d")
         self._frame_ages_s, self._pose_ages_s = array("d"), array("d")
 
@@ -135,8 +135,11 @@ class QualityMeter:
         self._states.append((now_s, state))
 
     def delta(self, message: Any, now_s: float) -> None:
-        """Take note of an `EndEffectorDelta`."""
-        self._deltas.setdefault((message.source, message.sequence), (now_s, message))
+        """Take note of an `EndEffectorDelta`; a number met before is not applied again."""
+        key = message.source, message.sequence
+        if key not in self._met:
+            self._met.add(key)
+            self._deltas[key] = now_s, message
 
     def quality(self, now_s: float) -> Quality:
         """Return what the episode is like at `now_s` [s]."""
@@ -186,11 +189,8 @@ class QualityMeter:
         del self._states[: len(settled) - 1]  # the last one is the first of the next ones
         known = [message for _, message in self._deltas.values()]
         for message in applied_deltas(known, settled)[0]:
-            key = message.source, message.sequence
-            del self._deltas[key]
-            if key != self._newest:  # the last row once more, sent twice
-                self._newest = key
-                self._add_row(message)
+            del self._deltas[message.source, message.sequence]
+            self._add_row(message)
         self._deltas = {key: item for key, item in self._deltas.items() if now_s - item[0] < KEEP_S}
 
     def _add_row(self, message: Any) -> None:

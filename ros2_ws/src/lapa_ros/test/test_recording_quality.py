@@ -43,18 +43,24 @@ def arm_state(stamp_s, contract, last, applied):
     return message
 
 
-def delta(stamp_s, contract, sequence, x_m, gripper=1.0):
+def delta(stamp_s, contract, sequence, x_m, age_s):
+    """Return a delta that answers an observation of an age, or none where that is 0."""
     message = DeltaMsg(
-        source="operator", sequence=sequence, gripper=gripper, contract_hash=contract.hash
+        source="operator", sequence=sequence, gripper=1.0, contract_hash=contract.hash
     )
     message.header.stamp = to_stamp(stamp_s)
+    message.observation_stamp = to_stamp(stamp_s - age_s if age_s else 0.0)
     message.translation.x = float(x_m)
     return message
 
 
 def episode(contract, seed):
-    """Return (arrival [s], topic, message) of 12 s: pauses, refused deltas, some at the cap and some of zero."""
+    """Return (arrival [s], topic, message) of 12 s: a pause, refused deltas, some at the cap and some of zero.
+
+    With seed 3 the arm says so seldom what it does that it applies two deltas in between, and refuses none.
+    """
     rng = np.random.default_rng(seed)
+    arm_period_s, refused = (0.05, 9) if seed < 3 else (0.45, 1000)
     events = [
         (START_S + t + rng.uniform(0, 0.05), CAMERA, picture(START_S + t))
         for t in np.arange(0, 12, 0.05)
@@ -71,11 +77,12 @@ def episode(contract, seed):
         )
         if not 4.0 < t < 4.0 + 0.4 * seed
     ]
-    events += [
-        (START_S + t + 0.002, DELTA, delta(START_S + t, contract, n, x)) for t, n, x in commands
-    ]
-    taken = [(t, n) for t, n, _ in commands if n % 9]  # the arm refuses every ninth
-    for t in np.arange(0.01, 12, 0.05):
+    for t, n, x_m in commands:
+        age_s = n % 2 * rng.uniform(0.01, 0.2)
+        message = delta(START_S + t, contract, n, x_m, age_s)
+        events.append((START_S + t + 0.002, DELTA, message))
+    taken = [(t, n) for t, n, _ in commands if n % refused]
+    for t in np.arange(0.01, 12, arm_period_s):
         past = [n for at_s, n in taken if at_s + 0.01 <= t]
         state = arm_state(START_S + t, contract, past[-1] if past else 0, len(past))
         events.append((START_S + t + rng.uniform(0, 0.02), ARM, state))
@@ -135,7 +142,7 @@ def test_it_tells_what_the_judge_will_find(contract, tmp_path, seed):
 def test_a_delta_that_comes_twice_is_one_row(contract):
     events = episode(contract, 0)
     twice = sorted(
-        [*events, *((s + 0.06, t, m) for s, t, m in events if t == DELTA)], key=lambda e: e[0]
+        [*events, *((s + 0.6, t, m) for s, t, m in events if t == DELTA)], key=lambda e: e[0]
     )
     once = measure(events, contract).quality(events[-1][0] + 1.0)
     assert measure(twice, contract).quality(events[-1][0] + 1.0) == once
