@@ -59,13 +59,14 @@ def read_table_pictures(
         DataError: the file is missing or damaged, or the episode is not what it should be.
     """
     places, rows = _episode(path, episode, camera, num_frames)
+    root = _root(path)
     for number in numbers:
         row = int(rows[number])
         group = int(np.searchsorted(places.edges, row, side="right")) - 1
         read = partial(_read_group, path, group, camera)
         column = _row_groups.get((path, places.version, camera, group), read)
         cell = column[row - int(places.edges[group])].as_py()
-        yield decode_cell(_root(path), cell, f"{path}: picture {number} of episode {episode}")
+        yield decode_cell(root, cell, f"{path}: picture {number} of episode {episode}")
 
 
 def check_episode(path: Path, episode: int, camera: str, num_frames: int) -> None:
@@ -95,7 +96,7 @@ def _episode(
 
 @lru_cache(maxsize=_KEPT_FILES)
 def _places(path: Path, version: tuple[int, int]) -> _Places:
-    file = pq.ParquetFile(path)
+    file = _open(path)
     columns = frozenset(file.schema_arrow.names)
     lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     episodes = np.zeros(0, np.int64)
@@ -104,9 +105,13 @@ def _places(path: Path, version: tuple[int, int]) -> _Places:
     return _Places(version, columns, episodes, np.cumsum([0, *lengths]))
 
 
+def _open(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
 def _read_group(path: Path, group: int, camera: str) -> pa.ChunkedArray:
     try:
-        return pq.ParquetFile(path).read_row_group(group, columns=[camera])[camera]
+        return _open(path).read_row_group(group, columns=[camera])[camera]
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
