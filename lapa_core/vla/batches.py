@@ -18,6 +18,7 @@ from torch import Tensor
 from lapa_core.train.augment import load_images
 from lapa_core.train.parallel import Parallel
 from lapa_core.train.rows import Rows
+from lapa_core.train.sampling import Part
 from lapa_core.vla.config import LoopConfig
 from lapa_core.vla.extra import extra_tensors
 
@@ -95,7 +96,7 @@ class ExampleBatches:
     def __init__(self, config: LoopConfig, examples: Examples, parallel: Parallel):
         """Draw as the stage's configuration says."""
         self._examples, self._device = examples, parallel.device
-        self._batch_size = config.batch_size
+        self._at_once = at_once(config, parallel.part)
         self._rows = Rows(
             count=len(examples),
             batch_size=config.batch_size,
@@ -112,11 +113,17 @@ class ExampleBatches:
     def report(self) -> Iterator[Batch]:
         """As `Batches`: those of `spread_rows`."""
         rows_R = spread_rows(len(self._examples))
-        for part_B in np.array_split(rows_R, -(-len(rows_R) // self._batch_size)):
+        for part_B in np.array_split(rows_R, -(-len(rows_R) // self._at_once)):
             yield self._examples.batch(part_B, self._device)
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def at_once(config: LoopConfig, part: Part) -> int:
+    """Return how many frames a process computes at a time: more might not fit beside what trains."""
+    share = -(-config.batch_size // part.world)
+    return min(config.micro_batch or share, share)
 
 
 def spread_rows(count: int, most: int = REPORT_FRAMES) -> NDArray[np.int64]:

@@ -47,10 +47,14 @@ class ChunkHead(nn.Module):
 def chunk_loss(
     actions_BHA: Tensor, label_BHA: Tensor, known_BH: Tensor, spread_A: Tensor
 ) -> Tensor:
-    """Return the mean absolute error in standard deviations, over the actions that lie inside their episode."""
+    """Return the mean absolute error in standard deviations, over the actions that lie inside their episode.
+
+    The mean is taken for each frame, whose own action always does, and then over the frames.
+    """
     live_A = spread_A > _LEAST_SPREAD
     scale_A = spread_A[live_A]
     error_BHA = F.l1_loss(
         actions_BHA[..., live_A] / scale_A, label_BHA[..., live_A] / scale_A, reduction="none"
     )
-    return (error_BHA.mean(dim=-1) * known_BH).sum() / known_BH.sum().clamp(min=1)
+    error_B = (error_BHA.mean(dim=-1) * known_BH).sum(dim=1) / known_BH.sum(dim=1)
+    return error_B.mean()

@@ -22,7 +22,7 @@ from lapa_core.errors import ContractError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.train.augment import to_float
 from lapa_core.train.sampling import Part
-from lapa_core.vla.batches import REPORT_FRAMES, Batch
+from lapa_core.vla.batches import REPORT_FRAMES, Batch, at_once
 from lapa_core.vla.config import PretrainConfig
 from lapa_core.vla.extra import extra_tensors
 from lapa_core.vla.history import HISTORY, earlier_codes
@@ -80,7 +80,7 @@ class ClipBatches:
     def report(self) -> Iterator[Batch]:
         """As `Batches`: a pass of its own, in the order of one process."""
         self.close()
-        size = self._config.batch_size // self._part.world
+        size = at_once(self._config, self._part)
         steps = -(-min(REPORT_FRAMES, len(self._labels.pairs_P2)) // size)
         with self._open(size, Part(), 0) as stream:
             for step in range(steps):

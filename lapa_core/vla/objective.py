@@ -147,9 +147,12 @@ class FinetuneObjective(nn.Module):
         }
 
     def _latent(self, inputs: Inputs, codes_BK: Tensor) -> Tensor:
-        """Return the cross-entropy of the frames that have codes."""
+        """Return the cross-entropy over all frames; one without codes adds nothing.
+
+        So the parts of a batch (`micro_batch`, processes) add up to the batch, whichever has the frames with codes.
+        """
         logits_BKN = self.model.latent_logits(inputs, codes_BK.clamp(min=0)).float()
-        loss_BK = F.cross_entropy(
+        total = F.cross_entropy(
             logits_BKN.flatten(0, 1), codes_BK.flatten(), ignore_index=UNLABELLED, reduction="sum"
         )
-        return loss_BK / (codes_BK != UNLABELLED).sum().clamp(min=1)
+        return total / codes_BK.numel()

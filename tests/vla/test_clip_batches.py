@@ -118,7 +118,10 @@ def test_two_processes_share_the_batch_of_one(world, tmp_path):
         assert [word for half in halves for word in half.words] == one.words
     reported = [[batch.words for batch in part.report()] for part in parts]
     assert reported[0] == reported[1], "figures are taken over the same frames everywhere"
-    for batches in (whole, *parts):
+    assert max(len(words) for words in reported[0]) == 2, "as many at a time as in training"
+    small = opened(world, tmp_path, micro_batch=1)
+    assert {len(batch.words) for batch in small.report()} == {1}
+    for batches in (whole, small, *parts):
         batches.close()
 
 

@@ -119,6 +119,11 @@ def test_a_batch_is_each_of_its_samples_alone(model):
         torch.testing.assert_close(logits[i : i + 1], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_a_camera_that_the_model_has_not_is_named(model):
+    with pytest.raises(DataError, match=r"no use of \['wrsit'\]; it takes \[\]"):
+        model.prepare(images(), WORDS, {"wrsit": images()})
+
+
 @torch.no_grad()
 def test_frame_words_second_camera_and_state_all_count(folder, bins):
     model = start(folder, bins, cameras=("front", "wrist"), state_dim=3)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from lapa_core.bench.vla import Eye
 from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.experiment.data import at_size
 from lapa_core.policy import Policy
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
+from lapa_core.train.parallel import Parallel
 from lapa_core.vla import finetune, pretrain, table
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TableConfig
@@ -24,6 +26,7 @@ from lapa_core.vla.decode.choose import greedy
 from lapa_core.vla.engine import VlaEngine
 from lapa_core.vla.estimate import estimate
 from lapa_core.vla.history import HISTORY, NO_CODE, CodeMemory, earlier_codes, periods_of
+from lapa_core.vla.pretrain_data import open_data
 from tests.torchrun import until_half
 from tests.toy import toy_store, write_labels
 
@@ -225,6 +228,20 @@ def test_stages_that_do_not_fit_are_refused(init, store, labels, tmp_path):
         model.prepare(torch.rand(1, 3, SIDE, SIDE), ["go"], {HISTORY: torch.zeros(1, 1, 2)})
     later = finetune.train(finetune_config(tmp_path / "d", without.checkpoint, labels), store)
     assert load_vla(later.checkpoint).model.earlier is not None, "finetuning may begin with them"
+
+
+def test_figures_are_taken_over_as_many_frames_at_a_time_as_training(store, labels, tmp_path):
+    """A card that holds `micro_batch` frames of a model must not meet a whole batch at the end of its run."""
+    config = pretrain_config(tmp_path, labels, micro_batch=5)
+    data = open_data(config, FILM, store, Parallel("cpu"))
+    sizes = [len(batch.words) for batch in data.batches.report()]
+    assert max(sizes) == 5
+    assert sum(sizes) == len(data.labels.pairs_P2)
+
+
+def test_a_bench_shows_a_checkpoint_that_nothing_was_before(init):
+    eye = Eye(load_vla(init).model)
+    assert eye.inputs(0)[HISTORY].tolist() == [[[NO_CODE, NO_CODE]]]
 
 
 @pytest.mark.parametrize("preset", ["lwm_debug", "hf_debug"])

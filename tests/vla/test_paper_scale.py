@@ -156,8 +156,15 @@ def test_a_continuous_chunk_and_the_latent_loss_together(kind, pretrained, store
 
 
 @pytest.mark.slow
-def test_gradients_of_parts_of_a_batch_are_those_of_the_batch(kind, pretrained, store, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"latent_weight": 2.0}, {"continuous": True, "chunk": 4}], ids=str
+)
+def test_gradients_of_parts_of_a_batch_are_those_of_the_batch(
+    kind, pretrained, store, labels, tmp_path, options
+):
+    """Frames that lack codes, or actions behind them, are not divided evenly among the parts."""
     straight = {"steps": 2, "head_steps": 0, "dropout": 0.0, "mean_weight": 0.0, "light": 0.0}
+    straight |= {"labels": labels, **options}
     losses = [
         [
             row["loss"]

@@ -111,11 +111,14 @@ class HfVla(SequenceVla):
 
         Raises:
             ContractError: codes of earlier frames for a model that reads none.
-            DataError: a camera, the state or the codes of earlier frames are missing or of the wrong shape; an
-                instruction that cannot be asked.
+            DataError: a camera, the state or the codes of earlier frames are missing, of the wrong shape, or none that
+                the model takes; an instruction that cannot be asked.
         """
         text, config = self._need_text(), self.config
         told, others = self.take_history(len(instructions), extra)
+        taken = [*config.cameras[1:], *(["state"] if config.proprioception else [])]
+        if surplus := sorted(set(others) - set(taken)):
+            raise DataError(f"this model makes no use of {surplus}; it takes {taken}")
         given = {**others, config.cameras[0]: image_BCHW}
         shape = (len(instructions), 3, config.image_px, config.image_px)
         frames = [_pick(given, name, shape) for name in config.cameras]
