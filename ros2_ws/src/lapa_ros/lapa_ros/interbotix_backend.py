@@ -96,7 +96,7 @@ class InterbotixBackend(TopicBackend):
     SILENT_S = 0.5
     """A driver whose joint states were away for longer than this may have been restarted [s]."""
     JUMP_RAD = 0.2
-    """Joint states may differ by this plus what 1.5 times the speed limit explains [rad]."""
+    """Joint states may differ from the last good ones by this plus what 1.5 times the speed limit explains [rad]."""
     LIMITS_RAD = 0.05
     """The driver's joint limits may differ from ours by this: another model's differ by 0.1 and more [rad]."""
     GRIPPER_PROFILE_MS = (300, 100)
@@ -138,7 +138,7 @@ class InterbotixBackend(TopicBackend):
         self._routine: Routine | None = None
         self._pending: Answer | None = None
         self._asked, self._asked_s = "", 0.0
-        self._next_s = self._heard_s = float("-inf")
+        self._next_s = self._heard_s = self._stamp_s = float("-inf")
         self._misses = 0
 
     def trouble(self) -> str:
@@ -262,11 +262,16 @@ class InterbotixBackend(TopicBackend):
             )
 
     def _check_jump(self, joints_rad: Array, stamp_s: float) -> None:
+        """Refuse what no motion explains since the last message, refused ones too: nobody is to wait for belief.
+
+        A driver that is not set up is believed: the arm is sent nothing then, and is stopped if it was in use.
+        """
         newest = self.measured()
-        if newest is None:
+        since_s, self._stamp_s = abs(stamp_s - self._stamp_s), stamp_s
+        if newest is None or not self._is_set_up:
             return
         jump_rad = np.abs(joints_rad - newest.joints_rad).max()
-        allowed_rad = self.JUMP_RAD + 1.5 * self.speed_limit_rad_s * abs(stamp_s - newest.stamp_s)
+        allowed_rad = self.JUMP_RAD + 1.5 * self.speed_limit_rad_s * since_s
         if jump_rad > allowed_rad:
             raise ActionError(
                 f"a joint jumped by {jump_rad:.2f} rad; does another arm publish too?"

@@ -255,6 +255,30 @@ def test_joint_states_that_jump_are_refused(rig):
         rig.backend.receive(names, positions, rig.clock() + 0.01)
 
 
+@pytest.mark.parametrize("jump_rad", [0.3, 0.5, 3.0])
+@pytest.mark.parametrize("moves", [False, True])
+def test_joint_states_that_jump_for_good_are_not_followed_before_a_person_says_so(
+    rig, moves, jump_rad
+):
+    """Regression pinned: what a joint may do in the time since the last good ones grew until the jump was believed."""
+    if moves:
+        rig.steps(2)
+        rig.command()
+    waist = rig.arm.motors["waist"]
+    waist.stuck, where_rad = True, waist.position
+    waist.position += jump_rad
+    rig.link.group.clear()
+    took_s = rig.run(1.0, until=lambda: rig.logic.mode is Mode.WAITING)
+    assert took_s <= rig.contract.max_joint_state_age_s + 0.03
+    assert all(abs(target_rad[0] - where_rad) < 0.01 for target_rad in rig.link.group)
+    rig.run(3.0)
+    assert rig.logic.mode is Mode.STOPPED
+    rig.logic.clear()
+    rig.run(0.1)
+    assert rig.logic.mode is Mode.HOLDING
+    assert rig.link.group[-1][0] == pytest.approx(waist.position), "where the arm is by now"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
