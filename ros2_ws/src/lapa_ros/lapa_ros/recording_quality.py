@@ -7,6 +7,7 @@ to see in time; the verdict stays with the judge, who reads the whole file.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +50,9 @@ class Quality:
     """An episode so far. What cannot be told yet is NaN."""
 
     rows: int
-    """Deltas that the arm has applied."""
+    """Deltas that the arm has applied, but for those below."""
+    unseen: int = 0
+    """Those of which the recording holds no earlier frame or measured pose: the first ones."""
     row_rate_hz: float = float("nan")
     """Their median rate [Hz]."""
     row_gap_s: float = float("nan")
@@ -79,10 +82,11 @@ class Quality:
         Raises:
             KeyError, ValueError: a figure is missing or no number.
         """
-        names = {item.name for item in fields(cls)} - {"rows", "topics"}
+        names = {item.name for item in fields(cls)} - {"rows", "unseen", "topics"}
         topics = [key.split()[0] for key in figures if key.endswith(" rate_hz")]
         return cls(
             rows=int(figures["rows"]),
+            unseen=int(figures["unseen"]),
             topics={
                 topic: TopicQuality(
                     **{
@@ -115,6 +119,7 @@ class QualityMeter:
         self._pose_s: deque[float] = deque(maxlen=STAMPS)
         self._states: list[tuple[float, Any]] = []
         self._deltas: dict[tuple[str, int], tuple[float, Any]] = {}
+        self._unseen = 0
         self._met: set[tuple[str, int]] = set()
         self._actions, self._observed_s = array("d"), array("d")
         self._frame_ages_s, self._pose_ages_s = array("d"), array("d")
@@ -147,13 +152,14 @@ class QualityMeter:
         observed_s = np.sort(np.array(self._observed_s))
         rows, topics = len(observed_s), self._topic_quality(now_s)
         if not rows:
-            return Quality(rows=0, topics=topics)
+            return Quality(rows=0, unseen=self._unseen, topics=topics)
         actions_T7 = np.array(self._actions).reshape(rows, 7)
         gaps_s = np.diff(observed_s)
         median_s = float(np.median(gaps_s)) if len(gaps_s) else 0.0
         frame_ages_s, pose_ages_s = np.array(self._frame_ages_s), np.array(self._pose_ages_s)
         return Quality(
             rows=rows,
+            unseen=self._unseen,
             row_rate_hz=1 / median_s if median_s > 0 else float("nan"),
             row_gap_s=float(gaps_s.max()) if len(gaps_s) else float("nan"),
             frame_age_p95_s=float(np.percentile(frame_ages_s, 95))
@@ -196,11 +202,16 @@ class QualityMeter:
     def _add_row(self, message: Any) -> None:
         answered = message.observation_stamp
         observed_s = to_seconds(message.header.stamp if is_zero(answered) else answered)
+        pose_age_s = _age_s(self._pose_s, observed_s)
+        frame_ages_s = [_age_s(stamps_s, observed_s) for stamps_s in self._frame_s.values()]
+        if not frame_ages_s or not math.isfinite(max(pose_age_s, *frame_ages_s)):
+            self._unseen += 1
+            return
         move, turn = message.translation, message.rotation
         self._actions.extend((move.x, move.y, move.z, turn.x, turn.y, turn.z, message.gripper))
         self._observed_s.append(observed_s)
-        self._frame_ages_s.extend(_age_s(s, observed_s) for s in self._frame_s.values())
-        self._pose_ages_s.append(_age_s(self._pose_s, observed_s))
+        self._frame_ages_s.extend(frame_ages_s)
+        self._pose_ages_s.append(pose_age_s)
 
 
 def _age_s(stamps_s: Iterable[float], observed_s: float) -> float:

@@ -34,6 +34,12 @@ def shortcomings(quality: Quality, limits: RowLimits, control_rate_hz: float) ->
         )
     if quality.rows < FEWEST_ROWS:
         return found
+    deltas = quality.rows + quality.unseen
+    if quality.unseen > limits.max_dropped_fraction * deltas:
+        found["unseen"] = (
+            f"{quality.unseen} of its {deltas} deltas came before the first frame or pose, at most "
+            f"{limits.max_dropped_fraction:.0%} may"
+        )
     if abs(quality.row_rate_hz / control_rate_hz - 1) > limits.max_rate_deviation:
         found["rate"] = (
             f"deltas come at {quality.row_rate_hz:.2f} Hz, not at {control_rate_hz:g} Hz"
@@ -53,6 +59,8 @@ def shortcomings(quality: Quality, limits: RowLimits, control_rate_hz: float) ->
 def describe(quality: Quality) -> str:
     """Return the figures as one line."""
     topics = [f"{topic} {t.rate_hz:.1f} Hz" for topic, t in quality.topics.items()]
+    if quality.unseen:
+        topics.append(f"{quality.unseen} deltas before the first frame or pose")
     if quality.rows < 2:
         return ", ".join(["no rows yet", *topics])
     rows = f"{quality.rows} rows at {quality.row_rate_hz:.2f} Hz, longest gap {quality.row_gap_s:.2f} s"

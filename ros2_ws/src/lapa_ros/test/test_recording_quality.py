@@ -139,6 +139,22 @@ def test_it_tells_what_the_judge_will_find(contract, tmp_path, seed):
     assert 0 < live.saturated_share < 1
 
 
+def test_deltas_before_the_first_frame_are_counted_apart_as_the_judge_leaves_them_out(
+    contract, tmp_path
+):
+    events = [
+        e for e in episode(contract, 0)
+        if e[1] != CAMERA or to_seconds(e[2].header.stamp) > START_S + 0.8
+    ]  # fmt: skip
+    live = measure(events, contract).quality(events[-1][0] + SETTLE_S)
+    report = judge(written(events, contract, tmp_path), contract=contract, limits=ANY).report
+    assert report.accepted, report.line()
+    assert (live.unseen, live.rows) == (report.rows.dropped, report.rows.rows)
+    assert live.unseen == 2
+    assert live.age_max_s < 0.1
+    assert live.frame_age_p95_s == pytest.approx(report.rows.staleness_p95_s, abs=1e-6)
+
+
 def test_a_delta_that_comes_twice_is_one_row(contract):
     events = episode(contract, 0)
     twice = sorted(

@@ -18,7 +18,7 @@ from lapa_ros.session_node import SessionNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, JointState
 from std_srvs.srv import Trigger
 
 from lapa_core.data.curation import load_marks
@@ -27,6 +27,7 @@ TOPICS = [
     "joint_states sensor_msgs/msg/JointState",
     "arm_state lapa_msgs/msg/ArmState",
     "delta lapa_msgs/msg/EndEffectorDelta",
+    "camera/front/image_raw/compressed sensor_msgs/msg/CompressedImage",
 ]
 SESSION = """
 name: mine
@@ -53,6 +54,8 @@ class Person:
             for verb in ("record", "save", "discard", "redo", "undo")
         }
         self._joints = self.node.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        topic = "camera/front/image_raw/compressed"
+        self._camera = self.node.create_publisher(CompressedImage, topic, qos.CAMERA_DRIVER)
         self._arm = self.node.create_publisher(ArmState, "arm_state", qos.STATE)
         self._deltas = self.node.create_publisher(DeltaMsg, "delta", qos.DELTA)
         self.talking = True
@@ -69,6 +72,8 @@ class Person:
         message = JointState(name=["waist"], position=[0.0])
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._joints.publish(message)
+        picture = CompressedImage(header=message.header)
+        self._camera.publish(picture)
 
     def _drive(self):
         """Command, as an arm that obeys at once."""
@@ -165,7 +170,7 @@ def test_an_episode_that_is_not_whole_is_asked_for_again_with_the_reason(person,
 def test_it_shows_what_an_episode_is_like_while_it_is_recorded(person, session):
     person.record()
     person.driving = True
-    person.wait_message(" rows at ", "/joint_states ", " 0% still")
+    person.wait_message(" rows at ", "/joint_states ", " 0% still", "frame age p95 ")
     assert session.health().values["still_share"] == 0.0
     assert session.health().level == OK
     person.x_m = 0.0

@@ -27,6 +27,7 @@ def test_a_whole_episode_has_no_shortcomings():
     [
         ("gap", {"row_gap_s": 1.4}, "1.40 s lie between two deltas, at most 1 s may"),
         ("stale", {"age_max_s": 0.42}, "0.42 s old at its delta, at most 0.3 s"),
+        ("unseen", {"unseen": 3}, "3 of its 43 deltas came before...5%"),
         ("rate", {"row_rate_hz": 3.1}, "at 3.10 Hz, not at 5 Hz"),
         ("still", {"still_share": 0.6}, "60% of it, at most 50%"),
         ("saturated", {"saturated_share": 0.7}, "70% of its deltas...at most 50%"),
@@ -49,3 +50,5 @@ def test_an_episode_without_rows_says_what_comes():
     empty = Quality(rows=0, topics=GOOD.topics)
     assert shortcomings(empty, RowLimits(), 5.0) == {}
     assert describe(empty) == "no rows yet, /joint_states 99.8 Hz"
+    blind = replace(empty, unseen=4)
+    assert describe(blind).endswith(", 4 deltas before the first frame or pose")
