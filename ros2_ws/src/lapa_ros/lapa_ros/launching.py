@@ -27,6 +27,19 @@ from lapa_ros.params import PARAMETERS
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
+class FirstGiven(Substitution):
+    """The first of several texts that is not empty."""
+
+    def __init__(self, *choices: Substitution):
+        super().__init__()
+        self._choices = choices
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return it, or "" where all are empty."""
+        texts = (choice.perform(context) for choice in self._choices)
+        return next((text for text in texts if text), "")
+
+
 def graph_actions(name: str) -> list[Action]:
     """Return the declarations of a graph's arguments, then its nodes.
 
@@ -48,11 +61,9 @@ def graph_actions(name: str) -> list[Action]:
 def _node(node: GraphNode, has_params_file: bool) -> Node:
     own_file = str(config_dir() / node.params)
     files: list[Any] = [own_file]
-    if (
-        has_params_file
-    ):  # an argument without a value: the node's own file once more, which changes nothing
+    if has_params_file:  # no value: the node's own file once more, which changes nothing
         files.append(
-            PythonExpression(["'", LaunchConfiguration("params_file"), "' or '", own_file, "'"])
+            FirstGiven(LaunchConfiguration("params_file"), TextSubstitution(text=own_file))
         )
     overrides = {
         key: ParameterValue(_text(text), value_type=_type(node, key))

@@ -39,6 +39,23 @@ def test_launch_file_describes_its_graph(name):
     assert [node.node_executable for node in nodes] == [node.executable for node in graph.nodes]
 
 
+@pytest.mark.parametrize("given", ["", "/home/o'brien/my params.yaml"])
+def test_a_parameter_file_of_any_name_comes_after_the_nodes_own(given):
+    """Regression pinned: a quote in the path was read as Python."""
+    pytest.importorskip(
+        "launch_ros", reason="no launch_ros here: it comes with a ROS 2 installation, not from PyPI"
+    )
+    from lapa_ros.launching import FirstGiven
+    from launch.substitutions import LaunchConfiguration, TextSubstitution
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations["params_file"] = given
+    file = FirstGiven(LaunchConfiguration("params_file"), TextSubstitution(text="/own.yaml"))
+    assert file.perform(context) == (given or "/own.yaml")
+
+
 @pytest.mark.parametrize(
     ("episodes", "status", "words"),
     [("0", 1, "has ended with exit status 2"), ("1", 0, "was required: shutting down")],
