@@ -8,9 +8,10 @@ predicted probabilities, rounded to the nearest bin. Few labels suffice, since t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,15 @@ from lapa_core.train.augment import load_images
 from lapa_core.vla.checkpoint import POLICY, PRETRAINED, LoadedVla, load_vla, policy_facts, save_vla
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.decode.choose import greedy
-from lapa_core.vla.extra import extra_tensors
+from lapa_core.vla.extra import extra_tensors, load_extra
 from lapa_core.vla.history import HISTORY, CodeMemory, periods_of
-from lapa_core.vla.labelled import labelled_subset, learnt_contract, true_actions
+from lapa_core.vla.labelled import (
+    drawn_episodes,
+    frame_rows,
+    labelled_subset,
+    learnt_contract,
+    true_actions,
+)
 
 __all__ = ["TableConfig", "fit", "main"]
 
@@ -36,14 +43,16 @@ RIDGE = 1.0
 
 
 @torch.no_grad()
-def code_probabilities(loaded: LoadedVla, store: FrameStore, device: str) -> NDArray[np.float64]:
+def code_probabilities(
+    loaded: LoadedVla, store: FrameStore, extra: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float64]:
     """Return the model's code probabilities for every frame, flattened over tokens (N, K * codes).
 
     Of a sequence model: each token's, given the likeliest tokens before it. A model that reads the codes of earlier
     frames is shown those that it named itself, as the policy will be.
     """
     tokens, codes = loaded.model.need_latent()
-    named = NamedCodes(loaded, store, device)
+    named = NamedCodes(loaded, store, extra)
     probability_NQ = np.zeros((len(store), tokens * codes))
     for rows_B in batches(store, in_turn=loaded.model.earlier is not None):
         probability_NQ[rows_B] = named(rows_B)
@@ -66,9 +75,12 @@ def batches(store: FrameStore, *, in_turn: bool) -> Iterator[NDArray[np.int64]]:
 class NamedCodes:
     """What a pretrained model says of the frames of a data set."""
 
-    def __init__(self, loaded: LoadedVla, store: FrameStore, device: str):
-        """Remember each episode apart, where the model reads the codes of earlier frames."""
-        self._model, self._store, self._device = loaded.model, store, device
+    def __init__(self, loaded: LoadedVla, store: FrameStore, extra: Mapping[str, NDArray[Any]]):
+        """Take the frames and what there is beside them (`lapa_core.vla.extra`), a row per frame.
+
+        Each episode is remembered apart, where the model reads the codes of earlier frames.
+        """
+        self._model, self._store, self._extra = loaded.model, store, extra
         self._memories: list[CodeMemory] = []
         if loaded.model.earlier is not None:
             most, tokens = loaded.model.earlier.shape
@@ -80,9 +92,11 @@ class NamedCodes:
         model, episode_B = self._model, self._store.episode_ids[rows_B]
         words = [self._store.instructions[episode] for episode in episode_B]
         memories = [self._memories[episode] for episode in episode_B] if self._memories else []
-        told = {HISTORY: np.stack([memory.codes() for memory in memories])} if memories else {}
-        images_BCHW = load_images(self._store.frames, rows_B, self._device)
-        others = extra_tensors(told, model.device)
+        beside = {name: rows[rows_B] for name, rows in self._extra.items()}
+        if memories:
+            beside[HISTORY] = np.stack([memory.codes() for memory in memories])
+        images_BCHW = load_images(self._store.frames, rows_B, model.device)
+        others = extra_tensors(beside, model.device)
         inputs = model.read(model.prepare(images_BCHW, words, others))
         codes_BK = model.decode(inputs, "latent", greedy)
         for memory, codes in zip(memories, codes_BK.tolist(), strict=bool(memories)):
@@ -104,9 +118,12 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
     contract = learnt_contract(config.data, config.contract)
     loaded = load_vla(config.init, PRETRAINED, config.device)
     store = store or FrameStore.load(config.data, loaded.model.config.image_px)
-    store = labelled_subset(store, config.episodes, config.subset_seed)
-    actions_NA = true_actions(store)
-    table_QA = fit_table(code_probabilities(loaded, store, config.device), actions_NA)
+    extra = load_extra(config.data, loaded.model.config, store)
+    drawn = labelled_subset(store, config.episodes, config.subset_seed)
+    rows_N = frame_rows(store, drawn_episodes(store, config.episodes, config.subset_seed))
+    extra = {name: rows[rows_N] for name, rows in extra.items()}
+    actions_NA = true_actions(drawn)
+    table_QA = fit_table(code_probabilities(loaded, drawn, extra), actions_NA)
     bins = ActionBins.fit(actions_NA, config.max_bins)
     settings = {
         k: str(v) if isinstance(v, Path) else v
@@ -115,7 +132,7 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
     }
     facts = {**policy_facts(contract, bins, config.temperature), "training": settings}
     facts |= {name: loaded.config[name] for name in ("laq", "gap_s") if name in loaded.config}
-    facts["instructions"] = sorted(set(store.instructions))[:100]
+    facts["instructions"] = sorted(set(drawn.instructions))[:100]
     return save_vla(
         config.out / "checkpoint",
         POLICY,

@@ -199,7 +199,7 @@ def test_a_table_is_fitted_to_what_the_model_names_in_turn(init, store, tmp_path
     assert policy.config[HISTORY] == 1
     steps = [policy.act(store.frames[0], WORDS) for _ in range(3)]
     assert steps[2].latent == steps[0].latent, "what it named is what it goes on with"
-    named = table.NamedCodes(load_vla(init), store, "cpu")
+    named = table.NamedCodes(load_vla(init), store, {})
     with torch.no_grad():
         rows = list(table.batches(store, in_turn=True))
         likeliest = [named(part).reshape(-1, 2, 2).argmax(axis=-1) for part in rows]

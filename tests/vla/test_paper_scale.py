@@ -18,6 +18,7 @@ from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import load_config
 from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import make_features
+from lapa_core.data.store import FrameStore
 from lapa_core.errors import ContractError, DataError
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.policy import Policy
@@ -292,3 +293,23 @@ def test_a_second_camera_and_the_state_are_read_learned_and_asked_for(tmp_path):
         policy.act(grey, "go")
     with pytest.raises(DataError, match="state of 3 numbers; this model takes one of 7"):
         finetune.train(replace(config, out=tmp_path / "other", model=replace(model, state_dim=7)))
+
+
+@pytest.mark.slow
+def test_a_table_is_fitted_with_the_second_camera_and_the_state(tmp_path):
+    data = two_camera_set(tmp_path / "data")
+    store = FrameStore.load(data, 32)
+    codes = store.episode_ids[store.valid_pairs(0.4)[:, :1]] % 2
+    labels = write_labels(tmp_path / "labels", store, codes, gap_s=0.4)
+    model = replace(
+        VLA_PRETRAIN["hf_debug"].model, cameras=("front", "wrist"), state_dim=3, max_text=200
+    )
+    config = pretrain_config("hf", tmp_path / "run", labels, data=data, model=model)
+    trained = pretrain.train(replace(config, steps=40, learning_rate=5e-3))
+    path = table.fit(
+        TableConfig(data=data, init=trained.checkpoint, out=tmp_path / "p", episodes=3)
+    )
+    policy, grey = Policy.load(path), np.full((32, 32, 3), 100, np.uint8)
+    for sign in (0, 1):
+        extra = {"wrist": grey + np.uint8(100 * sign), "state": np.full(3, sign, np.float32)}
+        assert np.sign(policy.act(grey, "go", extra).delta.translation_m[0]) == 2 * sign - 1
