@@ -66,9 +66,7 @@ class SessionClient:
         Raises:
             GraphError: that took too long, or `stop` was set.
         """
-        wait_until(
-            self._at_rest, "the session node", PATIENCE_S, stop,
-        )  # fmt: skip
+        wait_until(self._at_rest, "the session node", PATIENCE_S, stop)
         assert self.state is not None
         return self.state
 
@@ -98,12 +96,8 @@ class SessionDemonstrator:
         self, session: SessionClient, scene: SceneControl, demonstrator: Demonstrator,
         log: Callable[[str], None],
     ):  # fmt: skip
-        self._session, self._scene, self._demonstrator, self._log = (
-            session,
-            scene,
-            demonstrator,
-            log,
-        )
+        self._session, self._scene = session, scene
+        self._demonstrator, self._log = demonstrator, log
         self.num_done = self.num_failed = 0
 
     def run(self, stop: threading.Event) -> None:
