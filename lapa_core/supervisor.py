@@ -49,7 +49,7 @@ class Supervisor:
                 process = subprocess.Popen(
                     list(plan.command), env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
-                    start_new_session=True, preexec_fn=_die_with_parent,
+                    start_new_session=True, preexec_fn=_begin,
                 )  # fmt: skip
                 self._processes.append((plan, process))
                 reader = threading.Thread(target=self._read, args=(plan.name, process), daemon=True)
@@ -145,7 +145,8 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: ask Linux for a SIGTERM when the parent is gone, however it went."""
+def _begin() -> None:
+    """Runs in the child: hear SIGINT, and ask Linux for a SIGTERM when the parent is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits it ignored
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -90,6 +90,17 @@ def test_interrupted_without_a_death_is_success(log):
         assert supervisor.wait(interrupted) == 0
 
 
+def test_what_a_background_job_starts_hears_the_interrupt(log):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the shell starts `lapa up ... &`
+    try:
+        sleeper = "print('up', flush=True); import time; time.sleep(60)"
+        with Supervisor([plan("node", sleeper)], os.environ, log):
+            log.wait_for(("node", "up"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not [line for name, line in log if name == "lapa"]
+
+
 def test_when_all_have_died_there_is_nothing_to_wait_for(log):
     with Supervisor([plan("node", "raise SystemExit(3)")], os.environ, log) as supervisor:
         assert supervisor.wait(threading.Event()) == 1
