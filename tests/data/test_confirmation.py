@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which deltas were applied: what `arm_state` counts and names, in the awkward cases."""
 
+import random
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +41,15 @@ def numbers(deltas, states):
         ([5, 6, 7], [(2, 5), (2, 7)], [5, 6, 7], False),
         ([1, 1, 2], [(0, 0), (1, 1), (2, 2)], [1, 2], False),  # a repeated number is not applied
         ([1, 2], [(0, 0), (0, 0)], [], False),
+        (
+            [5, 6, 8],
+            [(0, 0), (1, 5), (2, 7), (3, 8)],
+            [5, 8],
+            True,
+        ),  # 6 was refused, 7 not recorded
+        ([1, 2, 4], [(0, 0), (1, 1), (3, 4)], [1, 4], True),  # the same with 3, between two states
+        ([5, 6, 7], [(1, 5), (0, 6), (1, 7)], [5, 6, 7], False),  # 6, then anew
+        ([5, 6, 7], [(3, 5), (1, 7)], [5, 7], True),  # anew: was 6 applied before that, or refused?
     ],
 )
 def test_confirmed_deltas(sequences, states, expected, refused):
@@ -52,3 +63,32 @@ def test_sources_are_kept_apart():
     found, reasons = applied_deltas(deltas, states)
     assert [(m.source, m.sequence) for m in found] == [("policy", 1), ("operator", 2)]
     assert reasons == []  # the count has room for one of the operator's two: the other was refused
+
+
+def test_two_sources_between_two_states():
+    deltas = [delta(1, "operator"), delta(2, "operator"), delta(1)]
+    found, reasons = applied_deltas(deltas, [state(0, 0), state(1, 1, "operator"), state(3, 1)])
+    assert found == deltas
+    assert reasons == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_lost_makes_a_refusal_and_never_a_wrong_row(seed):
+    """An arm that refuses at random, a recorder that loses deltas and states at random."""
+    rng = random.Random(seed)
+    verdicts = Counter()
+    for _ in range(300):
+        applied, recorded, states = [1], [delta(1)], [state(0, 0), state(1, 1)]
+        losses = rng.choice([0.0, 0.2])
+        for number in range(2, rng.randrange(4, 14)):
+            if rng.random() >= losses:
+                recorded.append(delta(number))
+            if rng.random() < 0.7:
+                applied.append(number)
+            if rng.random() < 0.6:
+                states.append(state(len(applied), applied[-1]))
+        states.append(state(len(applied), applied[-1]))
+        found, refused = numbers(recorded, states)
+        verdicts[refused] += 1
+        assert refused or found == applied
+    assert min(verdicts[False], verdicts[True]) > 30
