@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm bench's arithmetic; `lapa bench arm` itself runs by hand, its figures are in docs/safety.md."""
+
+import numpy as np
+import pytest
+from lapa_ros.bench_arm import BenchArmConfig, _half_way
+
+from lapa_core.errors import ContractError
+
+
+def test_half_of_the_way_is_found_to_and_fro_and_between_two_measurements():
+    times_s = np.arange(0.0, 0.61, 0.01)
+    waist_rad = np.interp(times_s, [0.0, 0.1, 0.2, 0.3, 0.4, 0.6], [0.0, 0.0, 0.04, 0.04, 0.0, 0.0])
+    sent_s = np.array([0.003, 0.25, 0.55])
+    half_way_s = _half_way(np.stack([times_s, waist_rad], axis=1), sent_s)
+    np.testing.assert_allclose(half_way_s, [0.15, 0.35], atol=1e-9)
+
+
+def test_too_few_deltas_for_a_percentile_are_refused():
+    with pytest.raises(ContractError, match="at least 10"):
+        BenchArmConfig(deltas=9)
