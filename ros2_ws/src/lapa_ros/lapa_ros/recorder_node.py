@@ -198,8 +198,13 @@ class RecorderNode(ManagedNode):
         """Finish the file in a thread: a slow disk must not stall the node."""
         try:
             finish = self._session.stop(request.save, request.outcome, self.now_s())
-            self._closing = True
-            self._publish_state()
+        except DataError as error:  # the episode before may still be closing
+            response.message = str(error)
+            self.get_logger().error(response.message)
+            return response
+        self._closing = True
+        self._publish_state()
+        try:
             path = await in_thread(self, finish)
             response.ok, response.path = True, str(path.resolve()) if path else ""
         except (DataError, OSError) as error:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -115,6 +116,7 @@ def recorder(spinner, tmp_path):
     assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
     spinner.add(node)
     talker = Talker(spinner, tmp_path)
+    talker.recorder = node
     talker.start_when_heard()
     talker.stop(save=False)
     return talker
@@ -266,3 +268,22 @@ def test_an_episode_is_ended_whole_before_the_disk_is_full(recorder, spinner, mo
     assert "100 MB are free" in recorder.states[-1].message
     with pytest.raises(GraphError, match="100 MB are free"):
         recorder.start()
+
+
+def test_a_stop_during_the_end_that_a_full_disk_brought_does_not_cut_it_short(
+    recorder, spinner, monkeypatch
+):
+    """Who shuts down then must still wait for the file."""
+    recorder.start()
+    file, slow = recorder.recorder._session.file, threading.Event()
+    add_message = file._writer.add_message
+    file._writer.add_message = lambda *a: (slow.wait(10.0), add_message(*a))
+    nearly_full = shutil.disk_usage(recorder.folder)._replace(free=100_000_000)
+    monkeypatch.setattr("lapa_ros.recording.shutil.disk_usage", lambda _: nearly_full)
+    spinner.wait(lambda: not recorder.recorder.may_shut_down(), "the end to begin")
+    with pytest.raises(GraphError, match="no episode is open"):
+        recorder.stop()
+    assert not recorder.recorder.may_shut_down()
+    slow.set()
+    spinner.wait(recorder.recorder.may_shut_down, "the end of the episode")
+    assert file.path.is_file()
