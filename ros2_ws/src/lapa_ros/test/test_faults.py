@@ -179,16 +179,9 @@ def test_when_the_camera_comes_back_the_policy_goes_on(scene, policy):
     scene.track()
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_policy_process_that_ends_makes_the_arm_hold(scene, checkpoint, how):
-    command = [
-        sys.executable,
-        "-m",
-        "lapa_ros.policy_node",
-        "--ros-args",
-        "-p",
-        f"checkpoint:={checkpoint}",
-    ]
+def end_while_tracking(scene, node, parameter, how):
+    """Start what drives the arm as a process of its own, and end it when the arm follows: the arm must hold."""
+    command = [sys.executable, "-m", f"lapa_ros.{node}_node", "--ros-args", "-p", parameter]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         scene.spinner.wait(lambda: scene.mode() == ArmState.MODE_TRACKING, "tracking", 60.0)
@@ -197,8 +190,13 @@ def test_a_policy_process_that_ends_makes_the_arm_hold(scene, checkpoint, how):
     finally:
         process.kill()
         process.wait()
-    print(f"policy {how.name}: {took_s:.2f} s")
+    print(f"{node} {how.name}: {took_s:.2f} s")
     assert took_s <= scene.contract.watchdog_s + 1.0 / scene.contract.control_rate_hz + SLACK_S
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_policy_process_that_ends_makes_the_arm_hold(scene, checkpoint, how):
+    end_while_tracking(scene, "policy", f"checkpoint:={checkpoint}", how)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -213,17 +211,7 @@ def test_a_teleop_process_that_ends_with_the_switch_held_makes_the_arm_hold(scen
         joy.publish(message)
 
     scene.node.create_timer(0.02, press)
-    command = [sys.executable, "-m", "lapa_ros.teleop_node", "--ros-args", "-p", "device:=joy"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        scene.spinner.wait(lambda: scene.mode() == ArmState.MODE_TRACKING, "tracking", 60.0)
-        process.send_signal(how)
-        took_s = scene.time_to_hold()
-    finally:
-        process.kill()
-        process.wait()
-    print(f"teleop {how.name}: {took_s:.2f} s")
-    assert took_s <= scene.contract.watchdog_s + 1.0 / scene.contract.control_rate_hz + SLACK_S
+    end_while_tracking(scene, "teleop", "device:=joy", how)
 
 
 FLOOD = """
