@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lapa_core.checkpoint import provenance
+from lapa_core.cluster import end_with_parent
 from lapa_core.errors import LapaError
 from lapa_core.experiment.cells import Cell, all_cells
 from lapa_core.experiment.config import ExperimentConfig
@@ -104,7 +105,9 @@ def run_all(config: Any, suite: Suite = EXPERIMENT) -> list[str]:
     running: dict[Future[dict[str, Any]], Cell] = {}
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        config.workers, mp_context=context, initializer=end_with_parent
+    ) as pool:
         while waiting or running:
             ready = [cell for cell in waiting if not blocked & set(cell.needs)]
             for cell in ready[: config.workers - len(running)]:
