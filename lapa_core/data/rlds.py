@@ -38,6 +38,8 @@ _SHARD = re.compile(r"-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5})-of-(?P<total
 class RldsSet:
     """What the metadata of one split of an RLDS data set says; no shard is opened.
 
+    Actions and states of another shape than seven numbers are left out.
+
     Args:
         path: folder with `features.json`, `dataset_info.json` and the shards.
         camera: observation key such as `image_0`; None takes the first.
@@ -72,7 +74,7 @@ class RldsSet:
         self._columns = _step_features(self.path / "features.json")
         self.cameras = sorted(n for n, f in self._columns.items() if "image" in f)
         self.camera = self._choose(camera)
-        self._check_columns()
+        self._other_shapes = {name: self._set_aside(name) for name in ("action", "state")}
         self.shards = self._list_shards(info, split)
 
     def _choose(self, camera: str | None) -> str:
@@ -84,21 +86,35 @@ class RldsSet:
             raise DataError(f"camera {camera!r} is unknown; {self.path} has {self.cameras}")
         return camera
 
-    def _check_columns(self) -> None:
-        for name in ("action", "state"):
-            feature = self._columns.get(name)
-            shape = feature and feature.get("tensor", {}).get("shape", {}).get("dimensions")
-            if feature is not None and shape != ["7"]:
-                raise DataError(
-                    f"{self.path}: {name} has shape {shape}; only seven numbers (x, y, z, roll, "
-                    "pitch, yaw, gripper) are read: add a conversion to lapa_core/data/rlds.py"
-                )
+    def _set_aside(self, name: str) -> list[str] | None:
+        """Leave a column out that has not seven numbers, and return its shape; None where nothing is left out."""
+        feature = self._columns.get(name)
+        if feature is None:
+            return None
+        try:
+            shape: list[str] = feature["tensor"]["shape"]["dimensions"]
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path / 'features.json'} describes no shape of {name} ({error!r}); copy the file again"
+            ) from error
+        if shape == ["7"]:
+            return None
+        del self._columns[name]
+        return shape
 
     def _list_shards(self, info: dict[str, Any], split: str) -> list[tuple[Path, int]]:
-        splits = {str(entry.get("name")): entry for entry in info.get("splits", [])}
-        if split not in splits:
-            raise DataError(f"split {split!r} is unknown; {self.path} has {sorted(splits)}")
-        lengths = [int(length) for length in splits[split].get("shardLengths", [])]
+        try:
+            said = {
+                str(entry["name"]): [int(length) for length in entry.get("shardLengths", [])]
+                for entry in info.get("splits", [])
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path / 'dataset_info.json'} does not list its splits as TFDS does ({error!r}); copy it again"
+            ) from error
+        if split not in said:
+            raise DataError(f"split {split!r} is unknown; {self.path} has {sorted(said)}")
+        lengths = said[split]
         shards = {}
         for path in self.path.iterdir():
             match = _SHARD.search(path.name)
@@ -129,6 +145,11 @@ class RldsSource(RldsSet):
         fps: float | None = None,
     ) -> None:
         super().__init__(path, camera=camera, split=split, fps=fps)
+        if shape := self._other_shapes["action"]:
+            log.warning(
+                "%s: its actions have shape %s and are left out; read are seven numbers, x, y, z, roll, pitch, yaw and "
+                "gripper", self.path, shape,
+            )  # fmt: skip
         if "action" in self._columns and self.name not in RATES_HZ:
             log.warning(
                 "%s: %r is not known here; its actions are taken as x, y, z [m], roll, pitch, yaw [rad] from step to "

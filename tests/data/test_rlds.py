@@ -15,6 +15,10 @@ from lapa_core.data.store import FrameStore
 from lapa_core.data.tfrecord import crc32c, parse_example
 from lapa_core.errors import DataError
 
+STEP_FEATURES = (
+    "featuresDict", "features", "steps", "sequence", "feature", "featuresDict", "features",
+)  # fmt: skip
+
 
 def test_crc32c_check_value():
     assert crc32c(b"123456789") == 0xE3069283
@@ -142,12 +146,40 @@ def test_unknown_rate_must_be_given(copied, caplog):
     assert caplog.text.count("'other' is not known here; its actions are taken as") == 1
 
 
-def test_other_action_shape_is_refused(copied):
+@pytest.mark.parametrize(
+    ("name", "keys", "value"),
+    [
+        ("dataset_info.json", ("splits",), 3),
+        ("dataset_info.json", ("splits", 0), None),
+        ("dataset_info.json", ("splits", 0, "shardLengths"), ["many"]),
+        ("features.json", ("featuresDict", "features", "steps", "sequence"), 3),
+        ("features.json", (*STEP_FEATURES, "action", "tensor"), 3),
+    ],
+)
+def test_metadata_of_odd_types_are_refused(copied, name, keys, value):
     path, _ = copied
-    text = (path / "features.json").read_text()
-    (path / "features.json").write_text(text.replace('"7"', '"8"', 1))
-    with pytest.raises(DataError, match="only seven numbers"):
+    document = json.loads((path / name).read_text())
+    entry = document
+    for key in keys[:-1]:
+        entry = entry[key]
+    entry[keys[-1]] = value
+    (path / name).write_text(json.dumps(document))
+    with pytest.raises(DataError, match=name):
         RldsSource(path)
+
+
+def test_actions_of_another_shape_are_left_out_and_the_pictures_read(copied, caplog):
+    path, _ = copied
+    document = json.loads((path / "features.json").read_text())
+    entry = document
+    for key in (*STEP_FEATURES, "action", "tensor"):
+        entry = entry[key]
+    entry["shape"]["dimensions"] = ["14"]
+    (path / "features.json").write_text(json.dumps(document))
+    episode = RldsSource(path).episode(0, 32)
+    assert episode.actions is None
+    assert episode.states is not None
+    assert "actions have shape ['14'] and are left out" in caplog.text
 
 
 @pytest.mark.parametrize("data", [b"\x0a\xff", b"\x0b", b"\x08\x01", b"\x0a\x02\x08"])
