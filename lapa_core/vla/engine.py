@@ -116,18 +116,23 @@ class VlaEngine:
         others = extra_tensors(extra or {}, self._model.device)
         inputs = self._model.read(self._model.prepare(image_BCHW, instructions, others))
         codes_BK = self._codes(inputs)
-        latents: list[tuple[int, ...] | None] = [None] * len(frames_BSS3)
+        chosen = self._chosen(inputs, codes_BK).cpu().numpy()  # waits for the device, once
+        latents: list[tuple[int, ...] | None] = [None] * len(chosen)
         if codes_BK is not None:
             latents = [tuple(row) for row in codes_BK.tolist()]
         if self._model.chunk_head is not None:
-            chunk_BH7 = self._model.chunk_actions(inputs).double().cpu().numpy()
-            return [self._continuous(*pair) for pair in zip(chunk_BH7, latents, strict=True)]
-        if self._table_QA is not None:
-            assert codes_BK is not None
-            bins_B7 = self._bins.encode(self._look_up(inputs, codes_BK, self._table_QA))
-        else:
-            bins_B7 = self._model.decode(inputs, "action", self._choose).cpu().numpy()
+            return [self._continuous(*pair) for pair in zip(chosen, latents, strict=True)]
+        bins_B7 = chosen if self._table_QA is None else self._bins.encode(chosen)
         return [self._discrete(*pair) for pair in zip(bins_B7, latents, strict=True)]
+
+    def _chosen(self, inputs: Inputs, codes_BK: Tensor | None) -> Tensor:
+        """Return what the actions are made of: a chunk (B, H, 7), the table's actions (B, 7), or bins (B, 7)."""
+        if self._model.chunk_head is not None:
+            return self._model.chunk_actions(inputs).double()
+        if self._table_QA is not None:
+            assert codes_BK is not None, "a table reads codes"
+            return self._look_up(inputs, codes_BK, self._table_QA)
+        return self._model.decode(inputs, "action", self._choose)
 
     def _codes(self, inputs: Inputs) -> Tensor | None:
         """Return the codes (B, K) of a table's actions, or those that somebody reads; none: nobody does."""
@@ -151,14 +156,13 @@ class VlaEngine:
         chunk_H7[:, 6] = chunk_H7[:, 6].clip(0.0, 1.0)
         return Decision(chunk_H7[0], self._bins.encode(chunk_H7[0]), latent, chunk_H7)
 
-    def _look_up(self, inputs: Inputs, codes_BK: Tensor, table_QA: Tensor) -> NDArray[np.float32]:
+    def _look_up(self, inputs: Inputs, codes_BK: Tensor, table_QA: Tensor) -> Tensor:
         """Return the actions (B, 7) of the sampled codes; at temperature 0, the mean action over all codes."""
         if self._temperature == 0.0:
             weight_BKN = self._model.latent_logits(inputs, codes_BK).float().softmax(dim=-1)
         else:
             weight_BKN = F.one_hot(codes_BK, self._model.need_latent()[1]).float()
-        action_BA = weight_BKN.flatten(1) @ table_QA[:-1] + table_QA[-1]
-        return action_BA.cpu().numpy()
+        return weight_BKN.flatten(1) @ table_QA[:-1] + table_QA[-1]
 
     def _inside_caps(self, bins_7: NDArray[np.int64]) -> NDArray[np.int64]:
         """Shorten a translation or rotation that the arm would refuse, keeping its direction as the bins allow.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -67,9 +68,9 @@ class ImportReleaseConfig:
     """Show a bar."""
 
     def __post_init__(self) -> None:
-        if self.gap_s <= 0:
+        if not 0.0 < self.gap_s < math.inf:
             raise ContractError(f"gap_s is {self.gap_s}; it must be positive seconds")
-        if self.max_file_gb <= 0:
+        if not self.max_file_gb > 0:
             raise ContractError(f"max_file_gb is {self.max_file_gb}; it must be positive")
 
 

@@ -170,7 +170,8 @@ def test_a_folder_of_something_else_and_settings_without_sense_are_refused(tmp_p
     (folder / "out").mkdir()
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         import_release(config(folder, model))
-    with pytest.raises(ContractError, match="gap_s is 0"):
-        config(folder, model, gap_s=0.0)
+    for gap_s in (0.0, float("nan")):
+        with pytest.raises(ContractError, match=f"gap_s is {gap_s}"):
+            config(folder, model, gap_s=gap_s)
     with pytest.raises(ContractError, match="max_file_gb is 0"):
         config(folder, model, max_file_gb=0.0)
