@@ -105,12 +105,14 @@ def read_recording(path: Path) -> Recording:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureTopics:
-    """The pictures of a recording, whoever recorded it, without one decoded."""
+    """The pictures of a recording, whoever recorded it; only the first of each topic is decoded."""
 
     path: Path
     """The file."""
     stamps_s: dict[str, NDArray[np.float64]]
     """Header stamp of every picture of each picture topic [s]."""
+    unreadable: dict[str, str]
+    """Topics whose first picture cannot be decoded, such as depth images, and why."""
     instruction: str
     """What the recorder was told; empty in files of other recorders."""
 
@@ -122,6 +124,7 @@ def read_picture_topics(path: Path) -> PictureTopics:
         DataError: the file is damaged or unfinished.
     """
     stamps: dict[str, list[float]] = {}
+    unreadable: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     finished = False
     decode = MessageDecoder(path)
@@ -132,14 +135,27 @@ def read_picture_topics(path: Path) -> PictureTopics:
         elif isinstance(record, Metadata) and record.name == METADATA_NAME:
             metadata = _parse_metadata(path, record)
         elif isinstance(record, Message) and schema.name in PICTURE_TYPES:
-            stamps.setdefault(decode.topic(record), []).append(_header_stamp_s(path, record.data))
+            topic = decode.topic(record)
+            if topic not in stamps and (reason := _picture_fault(decode, schema, record, topic)):
+                unreadable[topic] = reason
+            stamps.setdefault(topic, []).append(_header_stamp_s(path, record.data))
     if not finished:
         raise DataError(f"{path} was not finished by its recorder; recover it first")
     return PictureTopics(
         path=path,
         stamps_s={topic: np.asarray(values) for topic, values in stamps.items()},
+        unreadable=unreadable,
         instruction=str(metadata.get("instruction", "")),
     )
+
+
+def _picture_fault(decode: MessageDecoder, schema: Schema, message: Message, topic: str) -> str:
+    """Return why a picture cannot be decoded; empty where it can."""
+    try:
+        decode_picture(decode(schema, message.data), topic)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def read_pictures(path: Path, topic: str, wanted: Iterable[int]) -> dict[int, NDArray[np.uint8]]:

@@ -15,7 +15,7 @@ from lapa_core.data.clip import Clip
 from lapa_core.data.scan import ScanResult
 
 JOURNAL_NAME = "scan.jsonl"
-_VERSION = 2
+_VERSION = 3
 """Raise when scanning finds something else in an unchanged file."""
 
 

@@ -19,9 +19,11 @@ from PIL import Image
 
 from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.data.kept import Kept
+from lapa_core.data.mcap_source import McapSource
 from lapa_core.data.rlds import RldsSource
 from lapa_core.data.tfrecord import RecordPlace
 from lapa_core.errors import DataError
+from tests.data.conftest import RAW, cdr_encoder, definition, time_of
 
 KEY = "observation.images.front"
 LENGTHS = (6, 9, 4)
@@ -300,3 +302,46 @@ def test_records_that_were_checked_are_not_checked_again(records, monkeypatch):
     file.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         index.read(clip, [1], 64)
+
+
+DEPTH, COLOUR = "/camera/aligned_depth/image_raw", "/camera/color/image_raw"
+
+
+@pytest.fixture
+def with_depth(tmp_path, stamps):
+    """A recording whose first topic by name has pictures of 16 bits."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    encode = cdr_encoder("sensor_msgs/msg/Image", definition("", RAW))
+    with (folder / "a.mcap").open("wb") as stream:
+        writer = Writer(stream)
+        writer.start(profile="ros2")
+        text = definition("", RAW).encode()
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", text)
+        channels = {
+            topic: writer.register_channel(topic, "cdr", schema) for topic in (DEPTH, COLOUR)
+        }
+        for number in range(6):
+            colour = stamps.draw(number)
+            pictures = {DEPTH: ("16UC1", colour[..., :2]), COLOUR: ("rgb8", colour)}
+            for topic, (encoding, image) in pictures.items():
+                data = encode(
+                    {
+                        "header": {"stamp": time_of(10 + number / 10), "frame_id": "camera"},
+                        "height": 64, "width": 64, "step": 64 * image.shape[2], "encoding": encoding,
+                        "is_bigendian": 0, "data": image.tobytes(),
+                    }
+                )  # fmt: skip
+                writer.add_message(channels[topic], number, data, number, number)
+        writer.finish()
+    return folder
+
+
+def test_depth_is_not_taken_for_the_camera(tmp_path, with_depth, stamps):
+    index = index_of(with_depth, tmp_path / "out")
+    assert index.clips[0].address == COLOUR
+    assert stamps.read_all(index.read(index.clips[0], [4, 1], 64)) == [4, 1]
+    assert stamps.read_all(McapSource(with_depth).episode(0).frames) == list(range(6))
+    config = IndexConfig(data=with_depth, out=tmp_path / "depth", camera="aligned_depth", workers=1)
+    with pytest.raises(DataError, match="encoding '16UC1' is not read"):
+        build_index(config)
