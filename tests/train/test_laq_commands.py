@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bridge's teleoperation and plain video files through `data index`, `laq train`, `laq label` and `laq report`."""
+"""Bridge's teleoperation and plain video files through `data index`, the commands of the LAQ, and `vla pretrain`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from lapa_core import cli
 from lapa_core.data.clip_index import ClipIndex
 from lapa_core.laq.labels import LatentLabels
+from lapa_core.vla.checkpoint import load_vla
 
 
 @pytest.fixture(params=["bridge", "videos"])
@@ -54,6 +55,10 @@ def test_from_a_folder_to_a_report(source, tmp_path, capsys):
     model = ["--checkpoint", str(run / "checkpoint"), "--data", str(index)]
     cli.main(["laq", "label", *model, "--out", str(labels), *quiet])
     cli.main(["laq", "report", *model, "--out", str(tmp_path / "report"), *quiet])
+
+    made = ["--data", str(index), "--labels", str(labels), "--out", str(tmp_path / "vla")]
+    cli.main(["vla", "pretrain", "debug", *made, "--max-episodes", "0", *training[2:]])
+    assert load_vla(tmp_path / "vla" / "checkpoint").config["gap_s"] == 0.6
 
     opened = ClipIndex.load(index)
     pairs = sum(len(opened.pairs(clip, 0.6)) for clip in opened.clips)
