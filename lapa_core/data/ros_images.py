@@ -34,18 +34,19 @@ def decode_picture(message: Any, label: str) -> NDArray[np.uint8]:
                 f"{label}: a picture of format {message.format!r} cannot be decoded ({error}); "
                 "record jpeg or png"
             ) from error
-    order = _CHANNELS_TO_RGB.get(message.encoding)
+    encoding = getattr(message, "encoding", "")  # a definition of that name may be anybody's
+    order = _CHANNELS_TO_RGB.get(encoding)
     if order is None:
         raise DataError(
-            f"{label}: encoding {message.encoding!r} is not read; allowed are {sorted(_CHANNELS_TO_RGB)}"
+            f"{label}: encoding {encoding!r} is not read; allowed are {sorted(_CHANNELS_TO_RGB)}"
         )
-    channels = len(message.encoding) - 1
+    channels = len(encoding) - 1
     data = np.frombuffer(bytes(message.data), dtype=np.uint8)
     width, height, step = message.width, message.height, message.step
     if not width or not height or step < width * channels or data.size != step * height:
         raise DataError(
             f"{label}: {data.size} bytes do not make {height} rows of {step} bytes with {width} "
-            f"{message.encoding} pixels; the driver's message is wrong"
+            f"{encoding} pixels; the driver's message is wrong"
         )
     rows = data.reshape(height, step)[:, : width * channels]
     return np.ascontiguousarray(rows.reshape(height, width, channels)[..., order])
