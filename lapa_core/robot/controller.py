@@ -115,10 +115,6 @@ class ArmController:
         share = (now_s + self._lead_s - self._since_s) / self.contract.interpolation_s
         return self._from_rad + (self._to_rad - self._from_rad) * minimum_jerk(share)
 
-    def hold(self, measured_rad: Array) -> None:
-        """Command the measured joints, (6,) [rad]: the arm stops where it is, and the target is re-anchored there."""
-        self.reset(measured_rad, self.gripper)
-
     def _check_caps(self, delta: EndEffectorDelta) -> None:
         tolerance = 1e-6  # a delta cut to exactly the cap survives rounding
         length = float(np.linalg.norm(delta.translation_m))

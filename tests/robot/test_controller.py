@@ -103,23 +103,23 @@ def test_a_lead_sends_every_target_earlier_and_a_motion_that_is_interrupted_neve
     assert (np.diff(path) * np.sign(path[-1] - path[0]) >= -1e-12).all()
 
 
-def test_hold_commands_the_measured_joints_and_re_anchors():
+def test_a_reset_commands_the_measured_joints_and_anchors_there():
     controller = ArmController(CONTRACT)
     controller.apply(move(x=0.04), 0.0)
     measured = np.array(CONTRACT.ready_joints_rad) + 0.01
-    controller.hold(measured)
+    controller.reset(measured, 0.0)
     assert (controller.sample(0.01) == measured).all()
     assert np.allclose(controller.target_44, forward_kinematics(controller.model, measured))
 
 
 def test_joints_that_are_not_finite_cannot_anchor():
     with pytest.raises(ActionError, match="six finite numbers"):
-        ArmController(CONTRACT).hold(np.array([0, 0, np.nan, 0, 0, 0]))
+        ArmController(CONTRACT).reset(np.array([0, 0, np.nan, 0, 0, 0]), 0.0)
 
 
 def test_an_arm_outside_the_workspace_box_comes_back_in_steps_of_the_cap():
     controller = ArmController(CONTRACT)
-    controller.hold(np.array([0.0, -0.7, 0.2, 0.0, 1.0, 0.0]))
+    controller.reset(np.array([0.0, -0.7, 0.2, 0.0, 1.0, 0.0]), 0.0)
     before_m = controller.target_44[:3, 3].copy()
     assert before_m[2] > CONTRACT.workspace_max_m[2] + CONTRACT.max_translation_m
     controller.apply(move(), 0.0)
