@@ -237,7 +237,7 @@ def test_fault_is_found(make_set, stamps, name):
     ],
 )
 def test_an_info_that_nothing_can_be_read_by_is_a_problem_not_a_crash(make_set, changes, sentence):
-    path = make_set()
+    path = make_set(lengths=(2,))
     edit_json(path / INFO, **changes)
     assert re.search(sentence, " ".join(verify(path).problems))
     with pytest.raises(DataError, match=sentence):
@@ -288,7 +288,7 @@ def test_faults_that_change_frames_are_not_read_in_silence(make_set):
 
 @pytest.mark.parametrize("column", ["chunk_index", "file_index", "from_timestamp"])
 def test_an_episode_that_does_not_say_where_its_video_is_is_refused(make_set, column):
-    path = make_set()
+    path = make_set(lengths=(2, 2))
     table = pq.read_table(path / EPISODES).drop_columns([f"videos/{CAMERA}/{column}"])
     pq.write_table(table, path / EPISODES)
     with pytest.raises(DataError, match="episode 1 does not say where its video"):
