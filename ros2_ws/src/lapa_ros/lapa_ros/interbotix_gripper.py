@@ -22,11 +22,6 @@ class GripperGuard:
         self._grip_m: float | None = None
         self._seen_m = self._moved_s = float("-inf")
 
-    @property
-    def grips(self) -> bool:
-        """Whether an object is held."""
-        return self._grip_m is not None
-
     def gap_m(self, wanted_m: float, measured_m: float, now_s: float) -> float:
         """Return the gap to command [m], given the wanted one and the measured one; called at every tick."""
         if self._grip_m is not None:
