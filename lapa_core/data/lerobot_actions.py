@@ -31,7 +31,7 @@ def action_names(feature: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a feature's numbers; official sets also have them as {"motors": [...]}."""
     names = feature.get("names") or ()
     parts = names.values() if isinstance(names, Mapping) else [names]
-    return tuple(str(name) for part in parts for name in part)
+    return tuple(str(name) for part in parts if isinstance(part, list | tuple) for name in part)
 
 
 def delta_reader(path: Path, features: fmt.Features) -> DeltaReader | None:

@@ -254,7 +254,9 @@ def test_roll_pitch_yaw_of_other_tools_become_rotation_vectors(tmp_path, stamps,
     np.testing.assert_allclose(episode.actions[:, [0, 1, 2, 6]], rows[:, [0, 1, 2, 6]], atol=1e-7)
 
 
-@pytest.mark.parametrize("names", [None, {"motors": [f"joint_{k}" for k in range(7)]}, EULER[::-1]])
+@pytest.mark.parametrize(
+    "names", [None, {"motors": [f"joint_{k}" for k in range(7)]}, EULER[::-1], 3, {"motors": 3}]
+)
 def test_actions_that_are_no_deltas_are_not_taken_for_some(make_set, caplog, names):
     """Seven joint targets have the shape of a delta; a policy of them would throw the arm about."""
     source = LeRobotSource(rename_actions(make_set(), names))
