@@ -47,7 +47,7 @@ class IndexConfig:
     workers: int = 2
     """Processes that scan."""
     camera: str | None = None
-    """Camera of data sets with several, by its full or last name; None takes the first, of MCAP files the first that decodes."""
+    """Camera of data sets with several, by its full or last name; None takes the first that has colours."""
     fps: float | None = None
     """Frames per second of what does not say it itself: folders of frames, unknown RLDS sets."""
     instructions: Path | None = None

@@ -25,7 +25,7 @@ from mcap.writer import CompressionType, Writer
 from mcap_ros2.decoder import DecoderFactory
 from numpy.typing import NDArray
 
-from lapa_core.data.ros_images import decode_picture
+from lapa_core.data.ros_images import decode_picture, why_no_colours
 from lapa_core.errors import DataError
 from lapa_core.paths import sync
 
@@ -105,14 +105,14 @@ def read_recording(path: Path) -> Recording:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureTopics:
-    """The pictures of a recording, whoever recorded it; only the first of each topic is decoded."""
+    """The pictures of a recording, whoever recorded it, without one decoded."""
 
     path: Path
     """The file."""
     stamps_s: dict[str, NDArray[np.float64]]
     """Header stamp of every picture of each picture topic [s]."""
     unreadable: dict[str, str]
-    """Topics whose first picture cannot be decoded, such as depth images, and why."""
+    """Topics without colours, such as depth, and why they are not read."""
     instruction: str
     """What the recorder was told; empty in files of other recorders."""
 
@@ -136,7 +136,7 @@ def read_picture_topics(path: Path) -> PictureTopics:
             metadata = _parse_metadata(path, record)
         elif isinstance(record, Message) and schema.name in PICTURE_TYPES:
             topic = decode.topic(record)
-            if topic not in stamps and (reason := _picture_fault(decode, schema, record, topic)):
+            if topic not in stamps and (reason := why_no_colours(decode(schema, record.data))):
                 unreadable[topic] = reason
             stamps.setdefault(topic, []).append(_header_stamp_s(path, record.data))
     if not finished:
@@ -147,15 +147,6 @@ def read_picture_topics(path: Path) -> PictureTopics:
         unreadable=unreadable,
         instruction=str(metadata.get("instruction", "")),
     )
-
-
-def _picture_fault(decode: MessageDecoder, schema: Schema, message: Message, topic: str) -> str:
-    """Return why a picture cannot be decoded; empty where it can."""
-    try:
-        decode_picture(decode(schema, message.data), topic)
-    except DataError as error:
-        return str(error)
-    return ""
 
 
 def read_pictures(path: Path, topic: str, wanted: Iterable[int]) -> dict[int, NDArray[np.uint8]]:

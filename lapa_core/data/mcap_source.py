@@ -26,10 +26,10 @@ def list_recordings(root: Path) -> list[Path]:
 
 
 def choose_topic(topics: PictureTopics, camera: str | None) -> tuple[str, NDArray[np.float64]]:
-    """Return the picture topic of a camera, or the first by name that can be decoded, and the time of each picture [s].
+    """Return the picture topic of a camera, or the first by name that has colours, and the time of each picture [s].
 
     Raises:
-        DataError: no pictures, an unknown or ambiguous camera, one whose pictures cannot be decoded, fewer than two, or
+        DataError: no pictures, an unknown or ambiguous camera, one without colours, fewer than two, or
             stamps that do not increase.
     """
     path, stamps_s = topics.path, topics.stamps_s
@@ -40,10 +40,10 @@ def choose_topic(topics: PictureTopics, camera: str | None) -> tuple[str, NDArra
         raise DataError(
             f"{path}: camera {camera!r} names {matches or 'no topic'}; give one of {sorted(stamps_s)}"
         )
-    decodable = [topic for topic in matches if topic not in topics.unreadable]
-    topic = camera if camera in matches else (decodable or matches)[0]
+    coloured = [topic for topic in matches if topic not in topics.unreadable]
+    topic = camera if camera in matches else (coloured or matches)[0]
     if topic in topics.unreadable:
-        raise DataError(f"{path}: {topics.unreadable[topic]}")
+        raise DataError(f"{path} {topic}: {topics.unreadable[topic]}")
     times_s = stamps_s[topic]
     if len(times_s) < 2:
         raise DataError(f"{path} {topic} has one picture; at least two are needed")
@@ -60,7 +60,7 @@ class McapSource(OnePathEach):
 
     Args:
         path: the data folder.
-        camera: topic, or a part of one between slashes (`front`); None takes the first topic by name.
+        camera: topic, or a part of one between slashes (`front`); None takes the first by name that has colours.
 
     Raises:
         DataError: there is no recording.

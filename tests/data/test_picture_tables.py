@@ -23,7 +23,7 @@ from lapa_core.data.mcap_source import McapSource
 from lapa_core.data.rlds import RldsSource
 from lapa_core.data.tfrecord import RecordPlace
 from lapa_core.errors import DataError
-from tests.data.conftest import RAW, cdr_encoder, definition, time_of
+from tests.data.conftest import COMPRESSED, RAW, cdr_encoder, definition, time_of
 
 KEY = "observation.images.front"
 LENGTHS = (6, 9, 4)
@@ -307,41 +307,56 @@ def test_records_that_were_checked_are_not_checked_again(records, monkeypatch):
 DEPTH, COLOUR = "/camera/aligned_depth/image_raw", "/camera/color/image_raw"
 
 
-@pytest.fixture
-def with_depth(tmp_path, stamps):
-    """A recording whose first topic by name has pictures of 16 bits."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    encode = cdr_encoder("sensor_msgs/msg/Image", definition("", RAW))
-    with (folder / "a.mcap").open("wb") as stream:
+def write_topics(path, kind, text, topics):
+    """Write a recording of six messages of each topic; `topics` gives the fields beside the header."""
+    encode = cdr_encoder(f"sensor_msgs/msg/{kind}", definition("", text))
+    path.parent.mkdir()
+    with path.open("wb") as stream:
         writer = Writer(stream)
         writer.start(profile="ros2")
-        text = definition("", RAW).encode()
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", text)
-        channels = {
-            topic: writer.register_channel(topic, "cdr", schema) for topic in (DEPTH, COLOUR)
-        }
+        content = definition("", text).encode()
+        schema = writer.register_schema(f"sensor_msgs/msg/{kind}", "ros2msg", content)
+        channels = {topic: writer.register_channel(topic, "cdr", schema) for topic in topics}
         for number in range(6):
-            colour = stamps.draw(number)
-            pictures = {DEPTH: ("16UC1", colour[..., :2]), COLOUR: ("rgb8", colour)}
-            for topic, (encoding, image) in pictures.items():
-                data = encode(
-                    {
-                        "header": {"stamp": time_of(10 + number / 10), "frame_id": "camera"},
-                        "height": 64, "width": 64, "step": 64 * image.shape[2], "encoding": encoding,
-                        "is_bigendian": 0, "data": image.tobytes(),
-                    }
-                )  # fmt: skip
+            header = {"stamp": time_of(10 + number / 10), "frame_id": "camera"}
+            for topic, fields in topics.items():
+                data = encode({"header": header, **fields(number)})
                 writer.add_message(channels[topic], number, data, number, number)
         writer.finish()
-    return folder
+    return path.parent
 
 
-def test_depth_is_not_taken_for_the_camera(tmp_path, with_depth, stamps):
-    index = index_of(with_depth, tmp_path / "out")
+def raw(image, encoding):
+    size = {"height": len(image), "width": image.shape[1], "step": image[0].size}
+    return {**size, "encoding": encoding, "is_bigendian": 0, "data": image.tobytes()}
+
+
+def test_depth_is_not_taken_for_the_camera(tmp_path, stamps):
+    topics = {
+        DEPTH: lambda number: raw(stamps.draw(number)[..., :2], "16UC1"),
+        COLOUR: lambda number: raw(stamps.draw(number), "rgb8"),
+    }
+    folder = write_topics(tmp_path / "in/a.mcap", "Image", RAW, topics)
+    index = index_of(folder, tmp_path / "out")
     assert index.clips[0].address == COLOUR
     assert stamps.read_all(index.read(index.clips[0], [4, 1], 64)) == [4, 1]
-    assert stamps.read_all(McapSource(with_depth).episode(0).frames) == list(range(6))
-    config = IndexConfig(data=with_depth, out=tmp_path / "depth", camera="aligned_depth", workers=1)
+    assert stamps.read_all(McapSource(folder).episode(0).frames) == list(range(6))
+    config = IndexConfig(data=folder, out=tmp_path / "depth", camera="aligned_depth", workers=1)
     with pytest.raises(DataError, match="encoding '16UC1' is not read"):
         build_index(config)
+
+
+def test_a_damaged_picture_does_not_change_the_camera(tmp_path, stamps):
+    """Of two cameras the first by name is taken, also where its first picture is damaged."""
+    depth = {"format": "16UC1; compressedDepth png", "data": b"depth"}
+    topics = {
+        "/a/depth": lambda number: depth,
+        "/front": lambda number: {"format": "png", "data": png(stamps.draw(number)) if number else b"cut"},
+        "/wrist": lambda number: {"format": "png", "data": png(stamps.draw(10 + number))},
+    }  # fmt: skip
+    folder = write_topics(tmp_path / "in/a.mcap", "CompressedImage", COMPRESSED, topics)
+    index = index_of(folder, tmp_path / "out")
+    assert index.clips[0].address == "/front"
+    assert stamps.read_all(index.read(index.clips[0], [4, 1], 64)) == [4, 1]
+    with pytest.raises(DataError, match="a picture of format 'png' cannot be decoded"):
+        index.read(index.clips[0], [0], 64)
