@@ -10,13 +10,15 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from lapa_core.errors import ContractError
 from lapa_core.graph import load_graph
 from lapa_core.ros_env import isolated, workspace_environment
 from lapa_core.supervisor import Supervisor
 from lapa_core.up import process_plans
+from lapa_ros.params import EvaluateParams
 
 REPORTER = "evaluate"
 _ALARMS = ("[WARN]", "[ERROR]", "[FATAL]", "Traceback")
@@ -35,7 +37,15 @@ class DemoConfig:
     robot_model: str = "wx250s"
     """Interbotix robot model."""
     out: Path = Path("outputs/demo")
-    """Where video, pictures, summary and logs go."""
+    """Where video, pictures, summary and logs go; an earlier summary becomes `summary_before.json`."""
+
+    def __post_init__(self) -> None:
+        allowed = {field.name: field.metadata for field in fields(EvaluateParams)}
+        for name, value in (("episodes", self.episodes), ("seed", self.seed)):
+            low, high = allowed[name]["low"], allowed[name]["high"]
+            if value < low or (high is not None and value > high):
+                most = "and more" if high is None else f"to {high}"
+                raise ContractError(f"{name} is {value}; allowed is {low} {most}")
 
 
 def main(config: DemoConfig) -> None:
@@ -49,9 +59,9 @@ def main(config: DemoConfig) -> None:
     environ = {**isolated(workspace_environment()), "PYTHONUNBUFFERED": "1"}
     logs = config.out / "log"
     logs.mkdir(parents=True, exist_ok=True)
-    (config.out / "summary.json").unlink(
-        missing_ok=True
-    )  # never show the figures of an earlier run
+    earlier = config.out / "summary.json"  # never to be taken for this run's
+    if earlier.exists():
+        earlier.replace(earlier.with_stem("summary_before"))
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
