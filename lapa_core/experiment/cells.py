@@ -33,6 +33,8 @@ DESIGNS = {"lapa": "conv", "lapa_paper": "paper"}
 """Arm -> latent action model: the chosen design, and the paper's layout."""
 TRUNK_STEPS_PER_EPISODE = 2
 """A pretrained trunk is finetuned for so many steps per labelled episode: few labels overfit it quickly."""
+NEAR_CODES_M = 0.010
+"""How far around a drawn code a table takes the mean action [m]: docs/learning.md has what else was tried."""
 DATA_SEED = {"default": 1, "shifted": 1001, "hard": 2001, "labels": 2}
 """Collection seeds; rollouts use other ones, so their scenes are unseen."""
 
@@ -206,6 +208,7 @@ def run_table(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         episodes=cell.labels,
         subset_seed=cell.seed,
         temperature=1.0,
+        near_codes_m=NEAR_CODES_M,
     )
     fit_table(recipe, label_store(config))
     return _rollouts(config, cell, "default")

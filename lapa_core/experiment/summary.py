@@ -28,8 +28,9 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the tables; of a cell that ran several times with one label source and as many videos, the last counts."""
-    latest = {(row["cell"], row["key"]["labels"], row["key"]["videos"]): row for row in rows}
+    """Return the tables; of a cell that ran several times on the same data with the same decoding, the last counts."""
+    told = ("labels", "videos", "near_codes_m")
+    latest = {(row["cell"], *(row["key"].get(name) for name in told)): row for row in rows}
     parts = [_probes(latest.values()), _ceiling(latest.values()), _policies(latest.values())]
     return "\n".join(part for part in parts if part)
 
@@ -110,7 +111,8 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
-            decoder = "head" if kind == "finetune" else "table"
+            near = " near" if row["key"].get("near_codes_m") else ""
+            decoder = "head" if kind == "finetune" else f"table{near}"
             videos = "none" if rest[1] == "scratch" else _videos(row)
             name = (row["key"]["labels"], videos, rest[1])
             greedy = {**row, "figures": row["figures"]["greedy"]}

@@ -31,6 +31,26 @@ SHORTENINGS = 21
 """Lengths that are tried for an action beyond the arm's cap, from the whole to none."""
 
 
+def near_weights(
+    probability_BKN: Tensor, codes_BK: Tensor, table_QA: Tensor, near_m: float
+) -> Tensor:
+    """Return weights (B, K, N) of the codes around drawn ones, which sum to 1 over the codes of a token.
+
+    A weight is the code's probability times a Gaussian of the distance between its translation and the drawn one's.
+
+    Args:
+        probability_BKN: of each token's codes.
+        codes_BK: drawn.
+        table_QA: code-to-action table, token after token; its last row is the mean action.
+        near_m: standard deviation of the Gaussian [m].
+    """
+    move_KN3 = table_QA[:-1, :3].unflatten(0, probability_BKN.shape[1:])
+    drawn_BK3 = move_KN3[torch.arange(len(move_KN3), device=codes_BK.device), codes_BK]
+    squared_BKN = (move_KN3 - drawn_BK3.unsqueeze(2)).square().sum(dim=-1)
+    weight_BKN = probability_BKN * torch.exp(-0.5 * squared_BKN / near_m**2)
+    return weight_BKN / weight_BKN.sum(dim=-1, keepdim=True)
+
+
 class VlaEngine:
     """Decodes as the checkpoint says: with the action head, a code table or a continuous head. Not thread-safe."""
 
@@ -64,6 +84,7 @@ class VlaEngine:
         self._generator = torch.Generator(device)
         self._choose = make_choose(self._temperature, self._generator, top_k=top_k)
         self._table_QA = None if loaded.table_QA is None else loaded.table_QA.to(device)
+        self._near_codes_m = float(loaded.config.get("near_codes_m", 0.0))
         self._bins = ActionBins.from_dict(loaded.config["bins"])
         self._caps = (
             (slice(0, 3), loaded.config["max_translation_m"]),
@@ -157,11 +178,13 @@ class VlaEngine:
         return Decision(chunk_H7[0], self._bins.encode(chunk_H7[0]), latent, chunk_H7)
 
     def _look_up(self, inputs: Inputs, codes_BK: Tensor, table_QA: Tensor) -> Tensor:
-        """Return the actions (B, 7) of the sampled codes; at temperature 0, the mean action over all codes."""
-        if self._temperature == 0.0:
+        """Return the actions (B, 7) of the sampled codes, or of those near them; at temperature 0, of all codes."""
+        if self._temperature == 0.0 or self._near_codes_m:
             weight_BKN = self._model.latent_logits(inputs, codes_BK).float().softmax(dim=-1)
         else:
             weight_BKN = F.one_hot(codes_BK, self._model.need_latent()[1]).float()
+        if self._temperature and self._near_codes_m:
+            weight_BKN = near_weights(weight_BKN, codes_BK, table_QA, self._near_codes_m)
         return weight_BKN.flatten(1) @ table_QA[:-1] + table_QA[-1]
 
     def _inside_caps(self, bins_7: NDArray[np.int64]) -> NDArray[np.int64]:

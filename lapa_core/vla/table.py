@@ -131,6 +131,8 @@ def fit(config: TableConfig, store: FrameStore | None = None) -> Path:
         if k not in ("out", "device")
     }
     facts = {**policy_facts(contract, bins, config.temperature), "training": settings}
+    if config.near_codes_m:
+        facts["near_codes_m"] = config.near_codes_m
     facts |= {name: loaded.config[name] for name in ("laq", "gap_s") if name in loaded.config}
     facts["instructions"] = sorted(set(drawn.instructions))[:100]
     return save_vla(
