@@ -25,8 +25,26 @@ def read_stamp(image):
     return int(((centres > 127).ravel() << np.arange(_GRID * _GRID)).sum())
 
 
+def png(image):
+    """A picture as the bytes of a PNG file."""
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def index_of(data, out):
+    """The index of a data folder, made in this process."""
+    from lapa_core.data.index import IndexConfig, build_index
+
+    return build_index(IndexConfig(data=data, out=out, workers=1, progress=False))
+
+
 class Stamps:
-    """The two functions above, and whole clips."""
+    """Drawing and reading stamps, and whole clips of them."""
 
     draw = staticmethod(stamp)
     read = staticmethod(read_stamp)

@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chosen pictures of recordings: the right ones of the right topic, and no chunk but theirs is read."""
 
-import io
-
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType, Writer
-from PIL import Image
 
 from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.data.mcap_source import McapSource
 from lapa_core.errors import DataError
-from tests.data.conftest import COMPRESSED, RAW, cdr_encoder, definition, time_of
-
-
-def index_of(data, out):
-    return build_index(IndexConfig(data=data, out=out, workers=1, progress=False))
-
-
-def png(image):
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
+from tests.data.conftest import (
+    COMPRESSED,
+    RAW,
+    cdr_encoder,
+    definition,
+    index_of,
+    png,
+    time_of,
+)
 
 
 def rewrite(source, target, **options):

@@ -7,14 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.data.rlds import RldsSource
 from lapa_core.data.tfrecord import RecordPlace
 from lapa_core.errors import DataError
-
-
-def index_of(data, out):
-    return build_index(IndexConfig(data=data, out=out, workers=1, progress=False))
+from tests.data.conftest import index_of
 
 
 @pytest.fixture

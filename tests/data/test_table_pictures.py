@@ -12,21 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lapa_core.data.index import IndexConfig, build_index
 from lapa_core.errors import DataError
+from tests.data.conftest import index_of, png
 
 KEY = "observation.images.front"
 LENGTHS = (6, 9, 4)
-
-
-def index_of(data, out):
-    return build_index(IndexConfig(data=data, out=out, workers=1, progress=False))
-
-
-def png(image):
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 class Tables:
