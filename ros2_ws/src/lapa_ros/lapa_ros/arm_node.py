@@ -42,13 +42,11 @@ class ArmNode(ManagedNode):
         self._logic: ArmLogic | None = None
         self._backend: TopicBackend | None = None
         self._parks = self._was_stopped = False
-        self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
         """Load the contract and make the backend, the topics and the services."""
         self._contract = load_contract(self.params.contract)
         self._state_publisher = self.create_lifecycle_publisher(ArmState, "arm_state", qos.STATE)
-        self._entities.append((self.destroy_lifecycle_publisher, self._state_publisher))
         sources = SourceArbiter(self.params.sources, self.params.handover_s)
         gate = CommandGate(self._contract, self.params.max_command_age_s)
         self._logic = ArmLogic(
@@ -72,8 +70,7 @@ class ArmNode(ManagedNode):
             "release": self._release,
         }
         for name, handler in services.items():
-            service = self.create_service(Trigger, f"~/{name}", handler)
-            self._entities.append((self.destroy_service, service))
+            self.create_service(Trigger, f"~/{name}", handler)
         self.get_logger().info(
             f"{self.params.backend} arm {self._contract.robot_model}, contract {self._contract.name} "
             f"{self._contract.hash[:12]}, obeys {self.params.sources}"
@@ -150,12 +147,9 @@ class ArmNode(ManagedNode):
             )
 
     def teardown(self) -> None:
-        """Give everything back; a latched stop outlives it."""
+        """Forget the arm; a latched stop outlives it."""
         if self._logic is not None:
             self._was_stopped = self._logic.mode is Mode.STOPPED
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
         self._logic = self._backend = None
 
     def health(self) -> Health:
@@ -180,7 +174,6 @@ class ArmNode(ManagedNode):
             self._joint_publisher = self.create_lifecycle_publisher(
                 JointState, "joint_states", qos.JOINT_STATES
             )
-            self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
             return DryRunBackend(self._contract, self.now_s)
         if self.params.backend == "interbotix":
             self._backend = self._make_interbotix()
@@ -188,12 +181,10 @@ class ArmNode(ManagedNode):
             self._joint_publisher = self.create_lifecycle_publisher(
                 JointState, "joint_commands", qos.JOINT_COMMANDS
             )
-            self._entities.append((self.destroy_lifecycle_publisher, self._joint_publisher))
             self._backend = TopicBackend(self._contract, self._publish_joints)
-        subscription = self.create_subscription(
+        self.create_subscription(
             JointState, "joint_states", self._on_joint_states, qos.JOINT_STATES
         )
-        self._entities.append((self.destroy_subscription, subscription))
         return self._backend
 
     def _make_interbotix(self) -> InterbotixBackend:
@@ -202,7 +193,6 @@ class ArmNode(ManagedNode):
                 "use_sim_time is true; the watchdog of a real arm needs a real clock"
             )
         link = RosDriverLink(self, self.params.driver_messages)
-        self._entities.append((lambda _: link.close(), link))
         has_motors = self.params.driver_has_motors
         return InterbotixBackend(self._contract, link, self.say, has_motors=has_motors)
 

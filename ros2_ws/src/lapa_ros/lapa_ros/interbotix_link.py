@@ -97,10 +97,3 @@ class RosDriverLink:
     def command_gripper(self, gap_m: float) -> None:
         """Publish the gap of the fingers [m]."""
         self._gripper.publish(self._single_type(name="gripper", cmd=gap_m))
-
-    def close(self) -> None:
-        """Give the ROS entities back."""
-        for publisher in (self._arm, self._gripper):
-            self._node.destroy_lifecycle_publisher(publisher)
-        for client in self._clients.values():
-            self._node.destroy_client(client)

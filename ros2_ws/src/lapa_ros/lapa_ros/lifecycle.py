@@ -16,9 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
 from lapa_core.errors import LapaError
 from lapa_ros import params as params_module
@@ -40,6 +45,7 @@ class ManagedNode(LifecycleNode):
         self.finished = threading.Event()
         self.exit_code = 0
         self.active = False
+        self._own: list[Any] | None = None
         self._diagnostics: Diagnostics | None = None
         self._namesakes = Namesakes(
             self.get_fully_qualified_name(), self.context.get_domain_id(), self.say
@@ -55,7 +61,9 @@ class ManagedNode(LifecycleNode):
         """Deactivate: end the loop first, then send the safe action."""
 
     def teardown(self) -> None:
-        """Clean up or shut down: give back what `setup` made; must bear a partial set-up."""
+        """Clean up or shut down: give back what `setup` made, but for topics, services, actions and timers that nobody
+        keeps: they are destroyed after it. Must bear a partial set-up.
+        """
 
     def before_shutdown(self) -> None:
         """Start what has to be finished before the process ends, such as parking."""
@@ -97,9 +105,10 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Run `setup`, and `teardown` when it fails."""
+        self._own = self._in_graph()
         result = self._guard("configure", self.setup)
         if result is not TransitionCallbackReturn.SUCCESS:
-            self._guard("clean up after configure", self.teardown)
+            self._guard("clean up after configure", self._tear_down)
             return result
         self._diagnostics = Diagnostics(self, self.params.contract, self._whole_health)
         return super().on_configure(state)
@@ -123,7 +132,7 @@ class ManagedNode(LifecycleNode):
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Run `teardown`."""
         self._close_diagnostics()
-        return self._guard("clean up", self.teardown)
+        return self._guard("clean up", self._tear_down)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Run `stop` when active, then `teardown`."""
@@ -131,8 +140,33 @@ class ManagedNode(LifecycleNode):
         if self.active:
             result = self.on_deactivate(state)
         self._close_diagnostics()
-        torn_down = self._guard("shut down", self.teardown)
+        torn_down = self._guard("shut down", self._tear_down)
         return result if result is not TransitionCallbackReturn.SUCCESS else torn_down
+
+    def _in_graph(self) -> list[Any]:
+        """Return what the node has in the graph, in the order in which it may be destroyed."""
+        waited_for = [*self.timers, *self.subscriptions, *self.waitables]
+        return [*waited_for, *self.services, *self.clients, *self.publishers]
+
+    def _tear_down(self) -> None:
+        """Run `teardown`, then destroy what else `setup` made: a node that is configured again has no double."""
+        self.teardown()
+        own = self._in_graph() if self._own is None else self._own  # never configured
+        for entity in [entity for entity in self._in_graph() if entity not in own]:
+            if isinstance(entity, Timer):
+                self.destroy_timer(entity)
+            elif isinstance(entity, Subscription):
+                self.destroy_subscription(entity)
+            elif isinstance(entity, Service):
+                self.destroy_service(entity)
+            elif isinstance(entity, Client):
+                self.destroy_client(entity)
+            elif isinstance(entity, LifecyclePublisher):
+                self.destroy_lifecycle_publisher(entity)
+            elif isinstance(entity, Publisher):
+                self.destroy_publisher(entity)
+            else:  # of an action
+                entity.destroy()
 
     def _whole_health(self) -> Health:
         """Return the subclass's health, which a namesake in the domain makes worth a warning at least."""

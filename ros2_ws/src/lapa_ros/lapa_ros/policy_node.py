@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -41,8 +40,6 @@ class PolicyNode(ManagedNode):
 
     def __init__(self, **kwargs: object):
         super().__init__("policy", **kwargs)
-        self._entities: list[tuple[Callable[..., object], object]] = []
-        self._actions: ActionServer | None = None
         self._policy: Policy | None = None
         self._worker: PolicyWorker | None = None
         self._goal: tuple[ServerGoalHandle, Following] | None = None
@@ -65,30 +62,23 @@ class PolicyNode(ManagedNode):
         self._seen_s: deque[float] = deque(maxlen=50)
         self._succeeded_s: deque[float] = deque(maxlen=50)
         self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
-        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         topic = f"{self.params.camera_topic or camera.topic}/image_raw"
         kind = Image
         if self.params.transport == "compressed":
             kind, topic = CompressedImage, f"{topic}/compressed"
         # Of publishers that do not latch this one hears nothing, as it should: rclpy is not to warn of that.
-        latched = self.create_subscription(
+        self.create_subscription(
             String, "instruction", self._on_instruction, qos.INSTRUCTION,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )  # fmt: skip
-        self._entities.append((self.destroy_subscription, latched))
         for message, name, handler, profile in (
             (kind, topic, self._on_frame, qos.CAMERA),
             (String, "instruction", self._on_instruction, qos.INSTRUCTION_LIVE),
             (ArmState, "arm_state", self._on_arm, qos.STATE),
             (TaskState, "task_state", self._on_task, qos.STATE),
         ):
-            self._entities.append(
-                (
-                    self.destroy_subscription,
-                    self.create_subscription(message, name, handler, profile),
-                )
-            )
-        self._actions = ActionServer(
+            self.create_subscription(message, name, handler, profile)
+        ActionServer(
             self, FollowInstruction, "~/follow_instruction", execute_callback=self._conclude,
             goal_callback=self._on_goal, handle_accepted_callback=self._on_accepted,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
@@ -128,13 +118,7 @@ class PolicyNode(ManagedNode):
         return "" if self.may_shut_down() else "the goal's client gets no result"
 
     def teardown(self) -> None:
-        """Give everything back."""
-        if self._actions is not None:
-            self._actions.destroy()
-            self._actions = None
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
+        """Give the policy back."""
         if self._policy is not None:
             self._policy.close()
             self._policy = None

@@ -40,7 +40,6 @@ class RecorderNode(ManagedNode):
         super().__init__("recorder", **kwargs)
         self._session: RecordingSession | None = None
         self._closing = False
-        self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
         """Make the folder, rescue what a crash left there, and subscribe."""
@@ -87,10 +86,7 @@ class RecorderNode(ManagedNode):
         return what if self._closing else ""
 
     def teardown(self) -> None:
-        """Give everything back."""
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
+        """Forget the session."""
         self._session = None
 
     def health(self) -> Health:
@@ -116,21 +112,15 @@ class RecorderNode(ManagedNode):
             profile = qos.RECORDED_DEVICE if stream.type_name in DEVICES else qos.RECORDED
             callback = partial(self._on_message, index)
             kind = message_class(stream.type_name)
-            subscription = self.create_subscription(kind, stream.topic, callback, profile, raw=True)
-            self._entities.append((self.destroy_subscription, subscription))
+            self.create_subscription(kind, stream.topic, callback, profile, raw=True)
         self._publisher = self.create_lifecycle_publisher(
             RecorderState, "recorder_state", qos.STATE
         )
         self._quality_publisher = self.create_lifecycle_publisher(
             DiagnosticStatus, "recorder_quality", qos.STATE
         )
-        for publisher in (self._publisher, self._quality_publisher):
-            self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        for kind, name, handler in (
-            (StartEpisode, "~/start", self._start_episode),
-            (StopEpisode, "~/stop", self._stop_episode),
-        ):
-            self._entities.append((self.destroy_service, self.create_service(kind, name, handler)))
+        self.create_service(StartEpisode, "~/start", self._start_episode)
+        self.create_service(StopEpisode, "~/stop", self._stop_episode)
 
     def _stream(self, line: str) -> Stream:
         words = line.split()

@@ -47,7 +47,6 @@ class SessionNode(ManagedNode):
 
     def __init__(self, **kwargs: object):
         super().__init__("session", **kwargs)
-        self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
         """Read the session file, look how far the folder is, and make services, clients and the topic."""
@@ -83,18 +82,12 @@ class SessionNode(ManagedNode):
         self._scene = SceneControl(self) if params.lay_out else None
         self._recorder_start = self.create_client(StartEpisode, "recorder/start")
         self._recorder_stop = self.create_client(StopEpisode, "recorder/stop")
-        self._entities += [
-            (self.destroy_client, self._recorder_start),
-            (self.destroy_client, self._recorder_stop),
-        ]
         for kind, topic, hear in (
             (RecorderState, "recorder_state", self._on_recorder),
             (DiagnosticStatus, "recorder_quality", self._on_quality),
         ):
-            subscription = self.create_subscription(kind, topic, hear, qos.STATE)
-            self._entities.append((self.destroy_subscription, subscription))
+            self.create_subscription(kind, topic, hear, qos.STATE)
         self._publisher = self.create_lifecycle_publisher(SessionState, "session_state", qos.STATE)
-        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         verbs: dict[str, tuple[int, Callable[[], str]]] = {
             "record": (SETUP, self._record),
             "save": (RECORDING, self._save),
@@ -106,10 +99,8 @@ class SessionNode(ManagedNode):
             MutuallyExclusiveCallbackGroup()
         )  # a verb awaits answers that arrive in the other group
         for name, (phase, act) in verbs.items():
-            service = self.create_service(
-                Trigger, f"~/{name}", partial(self._serve, name, phase, act), callback_group=alone
-            )
-            self._entities.append((self.destroy_service, service))
+            serve = partial(self._serve, name, phase, act)
+            self.create_service(Trigger, f"~/{name}", serve, callback_group=alone)
 
     def start(self) -> None:
         """Say what comes first."""
@@ -127,12 +118,6 @@ class SessionNode(ManagedNode):
     def may_shut_down(self) -> bool:
         """Return whether no episode is being closed and judged."""
         return self._phase != BUSY
-
-    def teardown(self) -> None:
-        """Give everything back."""
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
 
     def health(self) -> Health:
         """Progress; while an episode is open, its figures too, and what would keep it out."""

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
 from lapa_msgs.msg import TaskState
 from lapa_msgs.srv import ResetTask
-from rclpy.lifecycle import LifecyclePublisher
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
@@ -33,7 +30,6 @@ class SimNode(ManagedNode):
     def __init__(self, **kwargs: object):
         super().__init__("sim", **kwargs)
         self._logic: SimLogic | None = None
-        self._entities: list[tuple[Callable[..., object], object]] = []
 
     def setup(self) -> None:
         """Build the world, lay out the first scene, render once (loads the GL) and make the topics."""
@@ -54,7 +50,7 @@ class SimNode(ManagedNode):
         self._logic.reset(self.params.seed, "")
         self._logic.world.render("front", self._camera.width_px)
         topic = self._camera.topic
-        publisher = self._make_publisher
+        publisher = self.create_lifecycle_publisher
         self._joint_publisher = publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._image_publisher = publisher(Image, f"{topic}/image_raw", qos.CAMERA_DRIVER)
         self._jpeg_publisher = publisher(
@@ -64,8 +60,7 @@ class SimNode(ManagedNode):
             CompressedImage, "camera/spectator/compressed", qos.CAMERA_DRIVER
         )
         self._task_publisher = publisher(TaskState, "task_state", qos.STATE)
-        service = self.create_service(ResetTask, "~/reset", self._reset)
-        self._entities.append((self.destroy_service, service))
+        self.create_service(ResetTask, "~/reset", self._reset)
         self._frames = 0
 
     def start(self) -> None:
@@ -84,13 +79,10 @@ class SimNode(ManagedNode):
         self.destroy_subscription(self._subscription)
 
     def teardown(self) -> None:
-        """Free the GL and the topics."""
+        """Free the GL."""
         if self._logic is not None:
             self._logic.world.close()
             self._logic = None
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
 
     def health(self) -> Health:
         """Holding for want of commands is worth a warning."""
@@ -100,11 +92,6 @@ class SimNode(ManagedNode):
         return Health(
             level, "holding: no joint commands" if logic.holding else "simulating", values
         )
-
-    def _make_publisher(self, kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
-        publisher = self.create_lifecycle_publisher(kind, topic, profile)
-        self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        return publisher
 
     def _tick(self) -> None:
         now = self.get_clock().now()

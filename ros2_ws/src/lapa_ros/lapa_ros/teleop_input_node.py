@@ -56,9 +56,6 @@ class TeleopInputNode(ManagedNode):
         if self._device is not None:
             self._device.close()
             self._device = None
-        if hasattr(self, "_publisher"):
-            self.destroy_lifecycle_publisher(self._publisher)
-            del self._publisher
 
     def health(self) -> Health:
         """A device that is gone is an error."""

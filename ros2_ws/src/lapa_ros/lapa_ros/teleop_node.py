@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from rclpy.client import Client
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
@@ -57,7 +55,6 @@ class TeleopNode(ManagedNode):
 
     def __init__(self, **kwargs: object):
         super().__init__("teleop", **kwargs)
-        self._entities: list[tuple[Callable[..., object], object]] = []
         self._sequence = 0
         self._refused = 0
 
@@ -71,14 +68,12 @@ class TeleopNode(ManagedNode):
         self._order, self._troubles = StampOrder(), Troubles(self.say)
         self._asked: dict[Future, tuple[str, float]] = {}
         self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
-        self._entities.append((self.destroy_lifecycle_publisher, self._publisher))
         self._calls = {verb: self.create_client(Trigger, name) for verb, name in SERVICES.items()}
-        self._entities += [(self.destroy_client, client) for client in self._calls.values()]
-        self._listen(ArmState, "arm_state", self._on_arm, qos.STATE)
-        self._listen(Joy, "joy", self._on_joy, qos.INPUT)
+        self.create_subscription(ArmState, "arm_state", self._on_arm, qos.STATE)
+        self.create_subscription(Joy, "joy", self._on_joy, qos.INPUT)
         if isinstance(motion, LeaderMotion):
             self._leader = motion
-            self._listen(JointState, "leader/joint_states", self._on_leader, qos.INPUT)
+            self.create_subscription(JointState, "leader/joint_states", self._on_leader, qos.INPUT)
         self._warn_of_caps()
 
     def start(self) -> None:
@@ -89,12 +84,6 @@ class TeleopNode(ManagedNode):
     def stop(self) -> None:
         """Send nothing more; the arm then holds by its watchdog."""
         self.destroy_timer(self._timer)
-
-    def teardown(self) -> None:
-        """Give everything back."""
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
 
     def health(self) -> Health:
         """A hand that cannot move the arm is worth a warning, an open switch is not."""
@@ -125,12 +114,6 @@ class TeleopNode(ManagedNode):
                 self.get_logger().warning(
                     f"{name} {getattr(params, name):g}: the contract caps it at {cap:g}"
                 )
-
-    def _listen(
-        self, kind: type, topic: str, callback: Callable[..., None], profile: QoSProfile
-    ) -> None:
-        subscription = self.create_subscription(kind, topic, callback, profile)
-        self._entities.append((self.destroy_subscription, subscription))
 
     def _on_arm(self, state: ArmState) -> None:
         now_s = self.now_s()

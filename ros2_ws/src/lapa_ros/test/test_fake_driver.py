@@ -256,7 +256,6 @@ def test_whoever_else_can_move_the_arm_or_speak_for_it_is_seen(spinner):
         spinner.wait(lambda topic=topic: topic in link.others(), topic, 5.0)
         somebody.destroy_publisher(publisher)
         spinner.wait(lambda: not link.others(), "nobody", 5.0)
-    link.close()
 
 
 def test_without_the_drivers_messages_the_backend_says_what_to_install(

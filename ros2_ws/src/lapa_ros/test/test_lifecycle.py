@@ -9,11 +9,14 @@ import time
 
 import pytest
 from lapa_ros.arm_node import ArmNode
+from lapa_ros.evaluate_node import EvaluateNode
 from lapa_ros.lifecycle import ManagedNode
+from lapa_ros.operator_node import OperatorNode
 from lapa_ros.policy_node import PolicyNode
 from lapa_ros.recorder_node import RecorderNode
 from lapa_ros.remote import wait_future
 from lapa_ros.sim_node import SimNode
+from lapa_ros.teleop_node import TeleopNode
 from lapa_ros.worker_node import WorkerNode
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -33,6 +36,36 @@ ROUND = [
 ]
 
 
+def entities(node):
+    return sum(
+        len(list(kind))
+        for kind in (
+            node.publishers, node.subscriptions, node.services, node.clients, node.timers, node.waitables,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [EvaluateNode, OperatorNode, TeleopNode])
+def test_what_set_up_made_is_given_back(ros_domain, tmp_path, kind):
+    out = [Parameter("out", value=str(tmp_path))] if kind is EvaluateNode else []
+    node = kind(parameter_overrides=out)
+    before = entities(node)
+    for _ in range(2):
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert entities(node) > before
+        assert node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
+        assert entities(node) == before
+    node.destroy_node()
+
+
+def test_a_node_that_was_never_configured_keeps_its_services_at_shutdown(ros_domain):
+    node = ArmNode()
+    before = entities(node)
+    node.trigger_shutdown()
+    assert entities(node) == before
+    node.destroy_node()
+
+
 @pytest.mark.parametrize("kind", [SimNode, ArmNode, RecorderNode, PolicyNode])
 def test_states_are_reached_twice_by_services(spinner, tmp_path, kind):
     overrides = {
@@ -49,6 +82,7 @@ def test_states_are_reached_twice_by_services(spinner, tmp_path, kind):
     get = client.create_client(GetState, f"{node.get_name()}/get_state")
     assert change.wait_for_service(10.0)
     assert get.wait_for_service(10.0)
+    before = entities(node)
     for transition, state in [*ROUND, *ROUND]:
         request = ChangeState.Request(transition=Transition(id=transition))
         assert wait_future(change.call_async(request), "change_state", 20.0).success
@@ -56,6 +90,7 @@ def test_states_are_reached_twice_by_services(spinner, tmp_path, kind):
             wait_future(get.call_async(GetState.Request()), "get_state", 5.0).current_state.id
             == state
         )
+    assert entities(node) == before
 
 
 class Clumsy(ManagedNode):
