@@ -36,7 +36,7 @@ from lapa_core.ros_env import free_domain_id
 from lapa_ros import qos
 from lapa_ros.deltas import to_message
 from lapa_ros.interbotix_link import load_interfaces
-from lapa_ros.remote import wait_until
+from lapa_ros.remote import GraphError, wait_until
 
 _STEP_M = 0.01
 """Length of a delta; they go to and fro, sideways, which turns the waist [m]."""
@@ -113,7 +113,7 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
     """Run in a ROS domain of its own and return the figures.
 
     Raises:
-        GraphError: the arm node does not hold, or a delta is not answered by a joint command.
+        GraphError: the arm node does not hold, a delta is not answered by a joint command, or joint states pause.
     """
     contract = load_contract(config.contract)
     os.environ["ROS_DOMAIN_ID"] = str(free_domain_id())
@@ -183,11 +183,20 @@ def _send_deltas(
 
 
 def _half_way(waist: np.ndarray, sent_s: np.ndarray) -> np.ndarray:
-    """Return when the waist was half-way from where it was at each delta to where it was at the next [s]."""
+    """Return when the waist was half-way from where it was at each delta to where it was at the next [s].
+
+    Raises:
+        GraphError: no joint state came in between.
+    """
     times_s, positions_rad = waist.T
     half_way_s = []
-    for begin_s, end_s in pairwise(sent_s):
+    for number, (begin_s, end_s) in enumerate(pairwise(sent_s), start=1):
         within = (times_s >= begin_s) & (times_s <= end_s)
+        if not within.any():
+            raise GraphError(
+                f"no joint states came in the {end_s - begin_s:.2f} s after delta {number}; "
+                "this machine is too busy to measure on"
+            )
         done_rad = np.abs(positions_rad[within] - np.interp(begin_s, times_s, positions_rad))
         half_way_s.append(np.interp(done_rad[-1] / 2.0, done_rad, times_s[within]))
     return np.array(half_way_s)

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from lapa_ros.bench_arm import BenchArmConfig, _half_way
+from lapa_ros.remote import GraphError
 
 from lapa_core.errors import ContractError
 
@@ -14,6 +15,12 @@ def test_half_of_the_way_is_found_to_and_fro_and_between_two_measurements():
     sent_s = np.array([0.003, 0.25, 0.55])
     half_way_s = _half_way(np.stack([times_s, waist_rad], axis=1), sent_s)
     np.testing.assert_allclose(half_way_s, [0.15, 0.35], atol=1e-9)
+
+
+def test_a_pause_of_the_joint_states_is_named():
+    waist = np.array([[0.0, 0.0], [0.1, 0.0], [0.5, 0.04]])
+    with pytest.raises(GraphError, match=r"in the 0\.20 s after delta 1"):
+        _half_way(waist, np.array([0.2, 0.4]))
 
 
 def test_too_few_deltas_for_a_percentile_are_refused():
