@@ -82,8 +82,25 @@ class TeleopNode(ManagedNode):
         self._timer = self.create_timer(1.0 / self._contract.command_rate_hz, self._tick)
 
     def stop(self) -> None:
-        """Send nothing more; the arm then holds by its watchdog."""
+        """Send nothing more; the arm then holds by its watchdog, which does not watch the ready move: that is ended."""
         self.destroy_timer(self._timer)
+        self._end_ready_move()
+
+    def before_shutdown(self) -> None:
+        """End a ready move while its answer still arrives."""
+        self._end_ready_move()
+
+    def may_shut_down(self) -> bool:
+        """Return whether the arm has said that it holds, or is late to."""
+        return not any(
+            verb == "hold" and time.monotonic() - asked_s <= ARM_ANSWERS_S
+            for verb, asked_s in self._asked.values()
+        )
+
+    def unfinished(self) -> str:
+        """Say what the arm may go on with."""
+        waits = any(verb == "hold" for verb, _ in self._asked.values())
+        return "the arm did not answer ~/hold: it may go on to its ready pose" if waits else ""
 
     def health(self) -> Health:
         """A hand that cannot move the arm is worth a warning, an open switch is not."""
@@ -176,6 +193,10 @@ class TeleopNode(ManagedNode):
                 contract_hash=self._contract.hash,
             )
         )
+
+    def _end_ready_move(self) -> None:
+        if verb := self._logic.end():
+            self._call(verb)
 
     def _call(self, verb: str) -> None:
         """Ask for what a button means; the answer is logged when it comes."""

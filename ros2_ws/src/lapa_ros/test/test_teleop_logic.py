@@ -232,6 +232,17 @@ def test_the_ready_move_is_hold_to_run_too(bench):
     assert bench.teleop.ready_verb(bench.now_s) == "", "stuck since the silence"
 
 
+def test_a_ready_move_is_ended_with_the_teleoperation_and_not_begun_again(bench):
+    bench.tick()
+    assert bench.teleop.end() == "", "none is under way"
+    bench.tick()
+    bench.tick("ready")
+    assert bench.teleop.ready_verb(bench.now_s) == "ready"
+    assert [bench.teleop.end(), bench.teleop.end()] == ["hold", ""]
+    bench.tick("ready")
+    assert bench.teleop.ready_verb(bench.now_s) == "", "the button must be let go first"
+
+
 def test_a_clock_that_was_set_back_does_not_stop_it_for_long(bench):
     bench.run(0.5, "hold")
     bench.now_s -= 100.0

@@ -2,6 +2,8 @@
 """A hand on `joy` drives the arm node over real DDS, and letting go holds it."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -144,6 +146,32 @@ def test_the_ready_move_lasts_as_long_as_its_button(hand, spinner):
     assert hand.x_m() > before_m + 0.005, "the move was not finished"
     hand.press(READY)
     spinner.wait(lambda: abs(hand.x_m() - before_m) < 1e-3, "the ready pose")
+
+
+def test_the_ready_move_ends_with_the_process_that_asked_for_it(spinner):
+    """Regression pinned: a teleop that was ended with the button down let the arm go on to its ready pose."""
+    spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5, move_speed_rad_s=0.1)
+    hand = Hand(spinner)
+    parameters = ["-p", "device:=joy", "-p", "input_timeout_s:=0.5"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lapa_ros.teleop_node", "--ros-args", *parameters]
+    )
+    try:
+        spinner.wait(lambda: hand.node.count_subscribers("joy"), "the process")
+        hand.wait_mode(ArmState.MODE_HOLDING)
+        time.sleep(0.6)  # the switch is seen open
+        hand.press(RB, axes=(0.0, 1.0))
+        before_m = hand.x_m()
+        spinner.wait(lambda: hand.x_m() > before_m + 0.08, "eight steps forward")
+        hand.press()
+        hand.wait_mode(ArmState.MODE_HOLDING)
+        hand.press(READY)
+        hand.wait_mode(ArmState.MODE_READYING)
+    finally:
+        process.terminate()
+        assert process.wait(20.0) == 0
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    assert hand.x_m() > before_m + 0.03, "the move was finished"
 
 
 def test_a_joy_of_another_device_moves_nothing(hand):
