@@ -72,7 +72,7 @@ class SessionNode(ManagedNode):
         self._judge_newest()
         self._slot = self._progress.next_slot()
         self._recorder: RecorderState | None = None
-        self._open_id, self._opened_id, self._opened_s = "", "", 0.0
+        self._open_id, self._ended_id, self._opened_s = "", "", 0.0
         self._heard_s = time.monotonic()
         self._watch = EpisodeWatch(self._limits, self._contract.control_rate_hz, self.say)
         self._phase = self._phase_at_rest()
@@ -239,15 +239,15 @@ class SessionNode(ManagedNode):
         )  # fmt: skip
         self._watch.begin()
         self._end_left_open()
-        self._open_id = self._opened_id = call(self._recorder_start, request).episode_id
+        self._open_id = call(self._recorder_start, request).episode_id
         self._opened_s = self.now_s()
 
     def _end_left_open(self) -> None:
-        """End an episode that a session node left open which was killed: nobody else would."""
+        """End an episode that was left open, by a session node that was killed or a recorder that did not answer."""
         state = self._recorder
         if state is None or state.state != RecorderState.STATE_RECORDING:
             return
-        if state.episode_id != self._opened_id:
+        if state.episode_id != self._ended_id:  # the state may be from before its end
             self.get_logger().warning(
                 f"{state.episode_id} was left open; it is kept as interrupted"
             )
@@ -256,10 +256,11 @@ class SessionNode(ManagedNode):
 
     def _end(self, save: bool) -> Path:
         outcome = SUCCESS if save else "discarded"
-        self._open_id = ""
+        ended_id, self._open_id = self._open_id, ""
         answer = call(
             self._recorder_stop, StopEpisode.Request(save=save, outcome=outcome), timeout_s=30.0
         )
+        self._ended_id = ended_id
         path = self._progress.folder / Path(answer.path).name
         if save and not path.is_file():
             raise DataError(

@@ -7,7 +7,7 @@ import time
 import pytest
 from lapa_msgs.msg import ArmState, SessionState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
-from lapa_msgs.srv import StartEpisode
+from lapa_msgs.srv import StartEpisode, StopEpisode
 from lapa_ros import qos
 from lapa_ros.diagnostics import OK, WARN
 from lapa_ros.episode_file import EpisodeFile
@@ -291,6 +291,24 @@ def test_an_episode_that_a_session_before_left_open_does_not_lock_the_recorder(p
     assert "RECORDING 'push the red block left'" in person.do("record")
     assert read_metadata(folder / f"{left}.mcap")["outcome"] == "interrupted"
     assert "recording anew" in person.do("redo")
+    person.do("discard")
+
+
+def test_an_episode_that_could_not_be_ended_does_not_lock_the_recorder(
+    person, session, folder, monkeypatch
+):
+    """Regression pinned: the session took it for ended, and every later ~/record was refused."""
+    person.node.create_service(StopEpisode, "broken_stop", lambda request, response: response)
+    broken = session.create_client(StopEpisode, "broken_stop")
+    person.record()
+    left = session._open_id
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_recorder_stop", broken)
+        with pytest.raises(GraphError, match="refused"):
+            person.do("save")
+    time.sleep(0.6)  # the recorder says twice a second that it goes on
+    assert "RECORDING 'push the red block left'" in person.do("record")
+    assert read_metadata(folder / f"{left}.mcap")["outcome"] == "interrupted"
     person.do("discard")
 
 
