@@ -48,7 +48,7 @@ def load_interfaces(package: str) -> tuple[ModuleType, ModuleType]:
 
 
 class RosDriverLink:
-    """A `DriverLink` on an arm node's publishers and clients; `close` gives them back."""
+    """A `DriverLink` on an arm node's publishers and clients, which the node destroys when it is cleaned up."""
 
     def __init__(self, node: LifecycleNode, package: str):
         messages, services = load_interfaces(package)

@@ -130,7 +130,12 @@ class ManagedNode(LifecycleNode):
         return result
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Run `teardown`."""
+        """Run `teardown`, unless something is under way that uses what it gives back."""
+        if not self.may_shut_down():
+            self.get_logger().error(
+                "cannot clean up: what was under way has not ended; try again once it has"
+            )
+            return TransitionCallbackReturn.FAILURE
         self._close_diagnostics()
         return self._guard("clean up", self._tear_down)
 

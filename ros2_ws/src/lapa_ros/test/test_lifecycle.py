@@ -193,6 +193,25 @@ def test_work_that_has_not_ended_is_not_begun_beside_itself(ros_domain, capfd):
     node.destroy_node()
 
 
+def test_work_that_has_not_ended_keeps_what_it_uses(ros_domain, capfd):
+    """Regression pinned: cleaning up destroyed the clients and publishers of a thread that still worked."""
+    node = Lasting()
+    unconfigured = entities(node)
+    node.trigger_configure()
+    configured = entities(node)
+    node.trigger_activate()
+    node.trigger_deactivate()
+    assert node.trigger_cleanup() is TransitionCallbackReturn.FAILURE
+    assert "has not ended" in capfd.readouterr().err
+    assert entities(node) == configured
+    node.may_end.set()
+    assert node.finished.wait(20.0)
+    node._thread.join()
+    assert node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
+    assert entities(node) == unconfigured
+    node.destroy_node()
+
+
 def test_interrupts_while_the_process_ends_do_not_kill_it(ros_domain):
     """Regression pinned: Ctrl-C and `ros2 launch` interrupt a node twice, and the second one ended it by the signal."""
     command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p", "backend:=dry_run"]
