@@ -16,9 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
@@ -42,6 +44,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **kwargs: Any):
         super().__init__(name, **kwargs)
         self.params: Any = params_module.declare(self, params_module.PARAMETERS[name])
+        self.add_on_set_parameters_callback(self._keep_clock)
         self.finished = threading.Event()
         self.exit_code = 0
         self.active = False
@@ -147,6 +150,14 @@ class ManagedNode(LifecycleNode):
         self._close_diagnostics()
         torn_down = self._guard("shut down", self._tear_down)
         return result if result is not TransitionCallbackReturn.SUCCESS else torn_down
+
+    def _keep_clock(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse another clock: what was set up, a real arm's watchdog above all, was checked with this one."""
+        simulated = self.get_parameter("use_sim_time").value
+        if any(p.name == "use_sim_time" and p.value != simulated for p in parameters):
+            reason = "use_sim_time is read when the node starts; start it anew with the other value"
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
 
     def _in_graph(self) -> list[Any]:
         """Return what the node has in the graph, in the order in which it may be destroyed."""

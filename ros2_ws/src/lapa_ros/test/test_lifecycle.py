@@ -212,6 +212,20 @@ def test_work_that_has_not_ended_keeps_what_it_uses(ros_domain, capfd):
     node.destroy_node()
 
 
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_node_keeps_the_clock_that_it_started_with(ros_domain, simulated):
+    """Regression pinned: a clock set later passed a real arm's check, and cleaning up destroyed its subscription."""
+    node = ArmNode(parameter_overrides=[Parameter("use_sim_time", value=simulated)])
+    before = node.get_clock().ros_time_is_active
+    (other,) = node.set_parameters([Parameter("use_sim_time", value=not simulated)])
+    assert not other.successful
+    assert "starts" in other.reason
+    (same,) = node.set_parameters([Parameter("use_sim_time", value=simulated)])
+    assert same.successful
+    assert node.get_clock().ros_time_is_active is before is simulated
+    node.destroy_node()
+
+
 def test_interrupts_while_the_process_ends_do_not_kill_it(ros_domain):
     """Regression pinned: Ctrl-C and `ros2 launch` interrupt a node twice, and the second one ended it by the signal."""
     command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p", "backend:=dry_run"]
