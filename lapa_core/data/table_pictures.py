@@ -26,6 +26,8 @@ KEPT_BYTES = 64 * 2**20
 """Memory of a process for encoded pictures [bytes]."""
 _KEPT_FILES = 1024
 _EPISODE = "episode_index"
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises on a file that is missing or damaged; the last on a name in it."""
 
 _row_groups: Kept[pa.ChunkedArray] = Kept(KEPT_BYTES, lambda column: column.nbytes)
 
@@ -81,7 +83,7 @@ def _episode(
     try:
         state = path.stat()
         places = _places(path, (state.st_mtime_ns, state.st_size))
-    except (OSError, pa.ArrowException) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
     if missing := {camera, _EPISODE} - places.columns:
         raise DataError(f"{path} has no column {', '.join(sorted(missing))}; write the set again")
@@ -96,12 +98,12 @@ def _episode(
 
 @lru_cache(maxsize=_KEPT_FILES)
 def _places(path: Path, version: tuple[int, int]) -> _Places:
-    file = _open(path)
-    columns = frozenset(file.schema_arrow.names)
-    lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    episodes = np.zeros(0, np.int64)
-    if _EPISODE in columns:
-        episodes = file.read(columns=[_EPISODE])[_EPISODE].to_numpy()
+    with _open(path) as file:
+        columns = frozenset(file.schema_arrow.names)
+        lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        episodes = np.zeros(0, np.int64)
+        if _EPISODE in columns:
+            episodes = file.read(columns=[_EPISODE])[_EPISODE].to_numpy()
     return _Places(version, columns, episodes, np.cumsum([0, *lengths]))
 
 
@@ -111,8 +113,9 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def _read_group(path: Path, group: int, camera: str) -> pa.ChunkedArray:
     try:
-        return _open(path).read_row_group(group, columns=[camera])[camera]
-    except (OSError, pa.ArrowException) as error:
+        with _open(path) as file:
+            return file.read_row_group(group, columns=[camera])[camera]
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 

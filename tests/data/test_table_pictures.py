@@ -107,6 +107,17 @@ def test_bits_that_rot_are_refused(tmp_path, tables):
         index.read(index.clips[0], [2], 64)
 
 
+def test_names_that_rot_are_refused(tmp_path, tables):
+    """The names of the columns have no checksum; one that is no text is an error of its own kind."""
+    index = index_of(tables.root, tmp_path / "out")
+    name = b"episode_index"
+    tables.file.write_bytes(tables.file.read_bytes().replace(name, b"\xff" + name[1:]))
+    with pytest.raises(DataError, match="cannot be read"):
+        index.read(index.clips[0], [2], 64)
+    with pytest.raises(DataError, match="cannot be read"):
+        index_of(tables.root, tmp_path / "anew")
+
+
 def test_episodes_that_the_tables_lack_are_unreadable(tmp_path, tables):
     tables.plain, tables.cells = tables.plain.slice(0, 18), tables.cells[:18]
     tables.write()
