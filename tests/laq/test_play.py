@@ -35,6 +35,8 @@ from lapa_core.listen import listen
 from lapa_core.vla.base import make_model
 from lapa_core.vla.checkpoint import PRETRAINED, save_vla
 from lapa_core.vla.config import TrunkConfig
+from lapa_core.vla.earlier import EarlierCodes
+from lapa_core.vla.history import NO_CODE
 from lapa_core.vla.words import Vocabulary
 from tests.laq.dots import DotModel
 from tests.toy import toy_store
@@ -158,10 +160,12 @@ def test_odd_pictures_are_enlarged_to_an_even_side():
     assert enlarge(np.zeros((2, 32, 32, 3), np.uint8), 16).shape == (2, 32, 32, 3)
 
 
-def make_policy(folder: Path, made_by: str, codes: int = 4) -> Path:
+def make_policy(folder: Path, made_by: str, codes: int = 4, history: int = 0) -> Path:
     torch.manual_seed(1)
     trunk = TrunkConfig(width=8, keypoints=4, text_dim=8, features=16)
     model = make_model(trunk, Vocabulary.fit(["move the dot left"]), latent=(1, codes))
+    if history:
+        model.give_history(history)
     return save_vla(folder, PRETRAINED, model, laq=made_by, gap_s=0.4)
 
 
@@ -172,6 +176,25 @@ def test_a_policy_of_the_same_codes_chooses_them(tmp_path):
     world.policy_step("move the dot left")
     assert world.played[0] == policy.choose(start().picture_SSC, "move the dot left")
     assert len(world.film) == 3
+
+
+def test_a_policy_that_reads_earlier_codes_is_shown_those_that_were_played(tmp_path, monkeypatch):
+    path = make_policy(tmp_path / "policy", "a" * 64, history=2)
+    world = World(DotModel(), start(), CodePolicy(path, DotModel(), "a" * 64))
+    shown = []
+    read = EarlierCodes.forward
+    monkeypatch.setattr(
+        EarlierCodes, "forward", lambda own, told: shown.append(told.tolist()) or read(own, told)
+    )
+    world.policy_step()
+    assert shown == [[[[NO_CODE], [NO_CODE]]]] * len(shown) != []
+    world.reset()
+    for codes in (UP, LEFT, RIGHT):
+        world.step(codes)
+    world.undo()
+    shown.clear()
+    world.policy_step()
+    assert shown == [[[list(LEFT), list(UP)]]] * len(shown) != []
 
 
 def test_a_policy_of_other_codes_is_refused(tmp_path):

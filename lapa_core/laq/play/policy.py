@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from lapa_core.laq.base import LatentActionModel
 from lapa_core.train.augment import to_float
 from lapa_core.vla.checkpoint import PRETRAINED, load_vla
 from lapa_core.vla.decode.choose import greedy
+from lapa_core.vla.extra import extra_tensors
+from lapa_core.vla.history import HISTORY, CodeMemory
 
 
 class CodePolicy:
@@ -50,9 +53,22 @@ class CodePolicy:
         self._device = device
 
     @torch.inference_mode()
-    def choose(self, frame_SSC: NDArray[np.uint8], instruction: str) -> tuple[int, ...]:
-        """Return the likeliest codes for a frame under an instruction."""
+    def choose(
+        self,
+        frame_SSC: NDArray[np.uint8],
+        instruction: str,
+        played: Sequence[tuple[int, ...]] = (),
+    ) -> tuple[int, ...]:
+        """Return the likeliest codes for a frame under an instruction, after those that were played, a gap each."""
         side = self._model.config.image_px
         frame = torch.from_numpy(preprocess(frame_SSC, side))[None].to(self._device)
-        inputs = self._model.prepare(to_float(frame), [instruction])
+        others = {}
+        if self._model.earlier is not None:
+            memory = CodeMemory(*self._model.earlier.shape, periods=1)
+            for codes in played:
+                memory.remember(codes)
+            others[HISTORY] = memory.codes()[None]
+        inputs = self._model.prepare(
+            to_float(frame), [instruction], extra_tensors(others, self._model.device)
+        )
         return tuple(self._model.decode(inputs, "latent", greedy)[0].tolist())

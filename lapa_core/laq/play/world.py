@@ -65,7 +65,8 @@ class World:
         """
         if self._policy is None:
             raise ContractError("there is no policy to choose the codes; start with --policy")
-        self.step(self._policy.choose(self.film[-1], instruction or self.start.instruction))
+        words = instruction or self.start.instruction
+        self.step(self._policy.choose(self.film[-1], words, self.played))
 
     def undo(self) -> None:
         """Take the last step back; at the start nothing happens."""
