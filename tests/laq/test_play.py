@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -25,6 +26,7 @@ from lapa_core.data.video import VideoQuality, decode_frames, encode_video
 from lapa_core.errors import ActionError, CheckpointError, ContractError, DataError, SetupError
 from lapa_core.laq.checkpoint import build_laq, save_laq
 from lapa_core.laq.config import ConvLaqConfig
+from lapa_core.laq.play import run
 from lapa_core.laq.play.config import LaqPlayConfig
 from lapa_core.laq.play.export import enlarge, export_film
 from lapa_core.laq.play.policy import CodePolicy
@@ -286,6 +288,14 @@ def test_a_port_in_use_is_named():
             listen("127.0.0.1", port)
     with pytest.raises(SetupError, match="--host"):
         listen("no.such.host.invalid", 0)
+
+
+def test_the_printed_address_is_one_that_browsers_take(checkpoint, videos, monkeypatch, capsys):
+    monkeypatch.setattr(run, "listen", lambda host, port: listen("127.0.0.1", port))
+    monkeypatch.setattr(run, "serve", lambda application, taken: taken.close())
+    main(LaqPlayConfig(checkpoint=checkpoint, data=videos, host="::1", port=0))
+    address = re.search(r"http://\S+", capsys.readouterr().out).group()
+    assert urlsplit(address).hostname == "::1"
 
 
 def test_wrong_settings_are_refused(checkpoint, videos, tmp_path):

@@ -13,7 +13,7 @@ from lapa_core.laq.play.policy import CodePolicy
 from lapa_core.laq.play.server import PlayPage
 from lapa_core.laq.play.starts import Starts
 from lapa_core.laq.play.world import World, parse_codes
-from lapa_core.listen import listen
+from lapa_core.listen import listen, place
 from lapa_core.local_page import serve
 
 
@@ -72,8 +72,6 @@ def main(config: LaqPlayConfig) -> None:
         print(f"wrote {config.export}: {len(film)} frames of {side} px at {fps} Hz")
         return
     taken = listen(config.host, config.port)
-    print(
-        f"world model: http://{config.host}:{taken.getsockname()[1]}  (Ctrl-C ends it)", flush=True
-    )
+    print(f"world model: http://{place(config.host, taken)}  (Ctrl-C ends it)", flush=True)
     serve(game.page().application(config.host), taken)
     print("stopped")
