@@ -181,7 +181,7 @@ def labelling_rate(config: BenchVideoConfig, index: ClipIndex) -> Rate:
 
 def _read(index: ClipIndex, clip: Clip, numbers: NDArray[np.int64], scaler: SquareScaler) -> int:
     out = _buffer(len(numbers), scaler.image_px)
-    read_request(make_request(index.root, clip, numbers, index.camera), scaler, out)
+    read_request(make_request(index.root, clip, numbers), scaler, out)
     return len(numbers)
 
 

@@ -30,8 +30,6 @@ class FrameRequest:
     """File or folder."""
     address: str
     """Where in the file, as in `Clip.address`."""
-    camera: str | None
-    """Camera, for data sets that have several."""
     numbers: tuple[int, ...]
     """Wanted frame numbers, increasing."""
     pts: tuple[int, ...]
@@ -42,9 +40,7 @@ class FrameRequest:
     """Frames of the whole clip, to notice one that changed."""
 
 
-def make_request(
-    root: Path, clip: Clip, numbers: NDArray[np.int64], camera: str | None = None
-) -> FrameRequest:
+def make_request(root: Path, clip: Clip, numbers: NDArray[np.int64]) -> FrameRequest:
     """Describe the reading of increasing frame numbers of a clip.
 
     Raises:
@@ -60,7 +56,6 @@ def make_request(
         stored=clip.stored,
         path=str(root / clip.path),
         address=clip.address,
-        camera=camera,
         numbers=tuple(numbers.tolist()),
         pts=tuple(clip.pts[numbers].tolist()),
         seeks=tuple(seek_points(numbers, clip.keyframes)) if clip.stored else (),

@@ -104,7 +104,7 @@ class ClipIndex:
             return np.zeros((0, image_px, image_px, 3), np.uint8)
         unique, place = np.unique(numbers, return_inverse=True)
         frames = np.empty((len(unique), image_px, image_px, 3), np.uint8)
-        request = make_request(self.root, clip, unique, self.camera)
+        request = make_request(self.root, clip, unique)
         read_request(request, SquareScaler(image_px), frames)
         return (
             frames

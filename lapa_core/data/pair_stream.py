@@ -285,7 +285,7 @@ class PairStream:
         self._asked[live.ticket] = number
         visit = live.visit
         index = self._plan.corpora[visit.corpus].index
-        request = make_request(index.root, visit.clip, visit.frames, index.camera)
+        request = make_request(index.root, visit.clip, visit.frames)
         self._pool.submit(live.ticket, live.slot, request)
 
     def _wait_for(self, number: int) -> None:

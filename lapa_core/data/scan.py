@@ -229,6 +229,6 @@ def _motion(item: ScanItem, clip: Clip) -> float:
     count = int(np.clip(clip.duration_s + 1, 2, _MOTION_FRAMES))
     numbers = np.unique(np.linspace(0, len(clip) - 1, count).astype(np.int64))
     thumbs = np.empty((len(numbers), _MOTION_PX, _MOTION_PX, 3), np.uint8)
-    request = make_request(item.root, clip, numbers, item.camera)
+    request = make_request(item.root, clip, numbers)
     read_request(request, SquareScaler(_MOTION_PX), thumbs)
     return float(np.abs(np.diff(thumbs.astype(np.float32), axis=0)).mean())
