@@ -146,6 +146,11 @@ class PolicyWorker:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether its thread is alive."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         try:
             while not self._stop.is_set():

@@ -32,6 +32,7 @@ from lapa_ros.following import Following
 from lapa_ros.lifecycle import ManagedNode, run
 from lapa_ros.mailbox import Mailbox
 from lapa_ros.policy_logic import PolicyWorker, Readiness, Thought
+from lapa_ros.remote import GraphError
 from lapa_ros.safety_frames import FrozenFrames
 
 
@@ -86,8 +87,14 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"sees {self.resolve_topic_name(topic)}")
 
     def start(self) -> None:
-        """Begin to think."""
+        """Begin to think.
+
+        Raises:
+            GraphError: an inference of before has not ended.
+        """
         assert self._policy is not None, "a node is configured before it is activated"
+        if self._thinks():
+            raise GraphError("the inference of before has not ended; activate again once it has")
         self._worker = PolicyWorker(
             policy=self._policy, decode=lambda message: self._frozen.check(images.to_rgb(message)),
             mailbox=self._mailbox, readiness=self._readiness, emit=self._publish, clock=self.now_s, say=self.say,
@@ -110,12 +117,12 @@ class PolicyNode(ManagedNode):
             self._end_goal("halted", "the policy node was stopped")
 
     def may_shut_down(self) -> bool:
-        """Return whether every goal has its result."""
-        return self._num_unsettled == 0
+        """Return whether every goal has its result, and nobody thinks who should not."""
+        return self._num_unsettled == 0 and (self.active or not self._thinks())
 
     def unfinished(self) -> str:
         """Say what becomes of a goal whose client has not been told."""
-        return "" if self.may_shut_down() else "the goal's client gets no result"
+        return "" if self._num_unsettled == 0 else "the goal's client gets no result"
 
     def teardown(self) -> None:
         """Give the policy back."""
@@ -135,6 +142,9 @@ class PolicyNode(ManagedNode):
         fine = waiting_for in ("", "no instruction") and not troubles
         acting = f"acting, but {troubles}" if troubles else "acting"
         return Health(OK if fine else WARN, waiting_for or acting, values)
+
+    def _thinks(self) -> bool:
+        return self._worker is not None and self._worker.is_thinking
 
     def _load_policy(self) -> Policy:
         params = self.params

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partialmethod
 
 import pytest
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.evaluate_node import EvaluateNode
 from lapa_ros.lifecycle import ManagedNode
 from lapa_ros.operator_node import OperatorNode
+from lapa_ros.policy_logic import PolicyWorker
 from lapa_ros.policy_node import PolicyNode
 from lapa_ros.recorder_node import RecorderNode
 from lapa_ros.remote import wait_future
@@ -223,6 +225,25 @@ def test_a_node_keeps_the_clock_that_it_started_with(ros_domain, simulated):
     (same,) = node.set_parameters([Parameter("use_sim_time", value=simulated)])
     assert same.successful
     assert node.get_clock().ros_time_is_active is before is simulated
+    node.destroy_node()
+
+
+def test_an_inference_that_has_not_ended_is_not_joined_by_another(
+    ros_domain, tmp_path, monkeypatch
+):
+    may_end = threading.Event()
+    monkeypatch.setattr(PolicyWorker, "turn", lambda _: may_end.wait())
+    monkeypatch.setattr(PolicyWorker, "stop", partialmethod(PolicyWorker.stop, 0.05))
+    toy = Parameter("checkpoint", value=str(save_toy_policy(tmp_path / "toy")))
+    node = PolicyNode(parameter_overrides=[toy])
+    for transition in (node.trigger_configure, node.trigger_activate, node.trigger_deactivate):
+        assert transition() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.FAILURE
+    assert node.trigger_cleanup() is TransitionCallbackReturn.FAILURE
+    may_end.set()
+    node._worker._thread.join(5.0)
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    node.trigger_shutdown()
     node.destroy_node()
 
 
