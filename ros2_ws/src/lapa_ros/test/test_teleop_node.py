@@ -157,12 +157,18 @@ def test_the_ready_move_ends_with_the_process_that_asked_for_it(spinner):
         [sys.executable, "-m", "lapa_ros.teleop_node", "--ros-args", *parameters]
     )
     try:
-        spinner.wait(lambda: hand.node.count_subscribers("joy"), "the process")
         hand.wait_mode(ArmState.MODE_HOLDING)
-        time.sleep(0.6)  # the switch is seen open
-        hand.press(RB, axes=(0.0, 1.0))
         before_m = hand.x_m()
-        spinner.wait(lambda: hand.x_m() > before_m + 0.08, "eight steps forward")
+
+        def forward():  # again and again until it works: a switch that is down at the start counts for nothing
+            tracks = hand.states[-1][1].mode == ArmState.MODE_TRACKING
+            if tracks or time.monotonic() % 1.5 > 0.3:
+                hand.press(RB, axes=(0.0, 1.0))
+            else:
+                hand.press()
+            return hand.x_m() > before_m + 0.08
+
+        spinner.wait(forward, "eight steps forward", 60.0)
         hand.press()
         hand.wait_mode(ArmState.MODE_HOLDING)
         hand.press(READY)
