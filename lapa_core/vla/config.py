@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lapa_core.errors import ContractError
+from lapa_core.vla.bounds import at_least
 from lapa_core.vla.hf.config import HfConfig
 from lapa_core.vla.lwm.config import LwmConfig
 
@@ -113,13 +114,10 @@ class LoopConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
-        least_of = {
-            "steps": 1, "batch_size": 1, "log_every": 1, "save_every": 0, "micro_batch": 0, "length_window": 1,
-            "lora_rank": 0, "lora_alpha": 1, "processes": 0, "history": 0,
-        }  # fmt: skip
-        for name, least in least_of.items():
-            if (value := getattr(self, name)) < least:
-                raise ContractError(f"{name} is {value}; allowed is {least} and more")
+        at_least(
+            self, steps=1, batch_size=1, log_every=1, save_every=0, micro_batch=0, length_window=1, lora_rank=0,
+            lora_alpha=1, processes=0, history=0,
+        )  # fmt: skip
         if not 0.0 < self.learning_rate < math.inf:
             raise ContractError(
                 f"learning_rate is {self.learning_rate}; it must be a positive number"
@@ -164,8 +162,7 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.workers < 0:
-            raise ContractError(f"workers is {self.workers}; allowed is 0 and more")
+        at_least(self, max_episodes=0, workers=0)
         if not 0.0 <= self.text_weight < 1.0:
             raise ContractError(f"text_weight is {self.text_weight}; allowed is 0 to below 1")
 
@@ -217,6 +214,7 @@ class FinetuneConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, episodes=0)
         if not 0 <= self.head_steps <= self.steps:
             raise ContractError(
                 f"head_steps is {self.head_steps}; allowed is 0 to steps ({self.steps})"
@@ -269,6 +267,7 @@ class TableConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
+        at_least(self, episodes=0)
         if not 0.0 <= self.near_codes_m < math.inf:
             raise ContractError(
                 f"near_codes_m is {self.near_codes_m}; allowed is 0 (off) or a length in metres"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,21 @@ def test_labels_of_another_checkpoint_are_refused(tmp_path, store, labels):
     made_by = load_config(other)["weights_sha256"]
     with pytest.raises(DataError, match=f"checkpoint 000000000000, .* is {made_by[:12]}"):
         pretrain.train(pretrain_config(tmp_path / "run", labels, laq=other), store)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (partial(PretrainConfig, labels=Path("toy")), "max_episodes"),
+        (partial(PretrainConfig, labels=Path("toy")), "workers"),
+        (FinetuneConfig, "episodes"),
+        (TableConfig, "episodes"),
+    ],
+)
+def test_less_than_nothing_is_refused(kind, name):
+    """Regression pinned: -1 episodes were all but one."""
+    with pytest.raises(ContractError, match=f"{name} is -1; allowed is 0 and more"):
+        kind(data=Path("toy"), init=Path("toy"), **{name: -1})
 
 
 def test_too_few_episodes_are_refused(tmp_path, store):

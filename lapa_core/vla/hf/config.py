@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lapa_core.errors import ContractError
+from lapa_core.vla.bounds import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,7 @@ class HfConfig:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         if not self.model:
             raise ContractError("model is empty; give an id of the Hugging Face hub or a folder")
-        for name, least in (("image_px", 1), ("max_text", 1), ("state_dim", 0)):
-            if (value := getattr(self, name)) < least:
-                raise ContractError(f"{name} is {value}; allowed is {least} and more")
+        at_least(self, image_px=1, max_text=1, state_dim=0)
         names = [*self.cameras, "state"]
         if not self.cameras or len(set(names)) != len(names):
             raise ContractError(

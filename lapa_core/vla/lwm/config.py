@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from lapa_core.errors import ContractError
+from lapa_core.vla.bounds import at_least
 
 END_MARKS = 2
 """Vision ids behind the codes: end of frame, then end of vision."""
@@ -36,8 +37,7 @@ class VqganConfig:
             raise ContractError(
                 f"channels are {self.channels}; needed are positive multiples of groups ({self.groups})"
             )
-        for name in ("blocks", "code_dim", "codes"):
-            _at_least(self, name, 1)
+        at_least(self, blocks=1, code_dim=1, codes=1)
 
     @property
     def cell_px(self) -> int:
@@ -83,10 +83,9 @@ class LwmConfig:
     """The frame tokenizer."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab", "hidden", "inter", "layers", "heads", "max_text", "action_vocab", "rope_theta",
-        ):  # fmt: skip
-            _at_least(self, name, 1)
+        at_least(
+            self, vocab=1, hidden=1, inter=1, layers=1, heads=1, max_text=1, action_vocab=1, rope_theta=1
+        )  # fmt: skip
         if self.dtype not in ("bfloat16", "float32"):
             raise ContractError(f"dtype is {self.dtype!r}; allowed are 'bfloat16' and 'float32'")
         if self.hidden % (2 * self.heads):
@@ -97,7 +96,7 @@ class LwmConfig:
             raise ContractError(
                 f"image_px is {self.image_px}; this VQGAN needs a multiple of {self.vqgan.cell_px}"
             )
-        _at_least(self, "vision_vocab", self.vqgan.codes + END_MARKS)
+        at_least(self, vision_vocab=self.vqgan.codes + END_MARKS)
 
     @property
     def frame_tokens(self) -> int:
@@ -113,11 +112,6 @@ class LwmConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
-
-
-def _at_least(config: object, name: str, least: int) -> None:
-    if (value := getattr(config, name)) < least:
-        raise ContractError(f"{name} is {value}; allowed is {least} and more")
 
 
 LWM_DEBUG = LwmConfig(
