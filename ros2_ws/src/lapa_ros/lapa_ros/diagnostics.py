@@ -37,17 +37,12 @@ def status_message(name: str, hardware_id: str, health: Health) -> DiagnosticSta
 
 
 class Diagnostics:
-    """Publishes what `report` says, once a second, for as long as the node lives."""
+    """Publishes what `report` says, once a second, until its node destroys the topic and the timer."""
 
     def __init__(self, node: Node, hardware_id: str, report: Callable[[], Health]):
         self._node, self._hardware_id, self._report = node, hardware_id, report
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
-        self._timer = node.create_timer(1.0, self._publish)
-
-    def close(self) -> None:
-        """Stop publishing and give the ROS entities back."""
-        self._node.destroy_timer(self._timer)
-        self._node.destroy_publisher(self._publisher)
+        node.create_timer(1.0, self._publish)
 
     def _publish(self) -> None:
         name = self._node.get_fully_qualified_name()

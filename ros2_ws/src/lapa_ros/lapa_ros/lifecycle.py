@@ -12,20 +12,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
-from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
-from rclpy.timer import Timer
 
 from lapa_core.errors import LapaError
 from lapa_ros import params as params_module
@@ -48,8 +43,7 @@ class ManagedNode(LifecycleNode):
         self.finished = threading.Event()
         self.exit_code = 0
         self.active = False
-        self._own: list[Any] | None = None
-        self._diagnostics: Diagnostics | None = None
+        self._own: list[Any] | None = None  # what it has in the graph when it is not configured
         self._namesakes = Namesakes(
             self.get_fully_qualified_name(), self.context.get_domain_id(), self.say
         )
@@ -108,12 +102,12 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Run `setup`, and `teardown` when it fails."""
-        self._own = self._in_graph()
+        self._own = [entity for entities, _ in self._in_graph() for entity in entities]
         result = self._guard("configure", self.setup)
         if result is not TransitionCallbackReturn.SUCCESS:
             self._guard("clean up after configure", self._tear_down)
             return result
-        self._diagnostics = Diagnostics(self, self.params.contract, self._whole_health)
+        Diagnostics(self, self.params.contract, self._whole_health)
         return super().on_configure(state)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -139,7 +133,6 @@ class ManagedNode(LifecycleNode):
                 "cannot clean up: what was under way has not ended; try again once it has"
             )
             return TransitionCallbackReturn.FAILURE
-        self._close_diagnostics()
         return self._guard("clean up", self._tear_down)
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
@@ -147,7 +140,6 @@ class ManagedNode(LifecycleNode):
         result = TransitionCallbackReturn.SUCCESS
         if self.active:
             result = self.on_deactivate(state)
-        self._close_diagnostics()
         torn_down = self._guard("shut down", self._tear_down)
         return result if result is not TransitionCallbackReturn.SUCCESS else torn_down
 
@@ -159,30 +151,30 @@ class ManagedNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
-    def _in_graph(self) -> list[Any]:
-        """Return what the node has in the graph, in the order in which it may be destroyed."""
-        waited_for = [*self.timers, *self.subscriptions, *self.waitables]
-        return [*waited_for, *self.services, *self.clients, *self.publishers]
+    def _in_graph(self) -> Iterator[tuple[list[Any], Callable[[Any], object]]]:
+        """Yield what the node has in the graph, kind by kind, and how one of them is destroyed."""
+        yield list(self.timers), self.destroy_timer
+        yield list(self.subscriptions), self.destroy_subscription
+        yield list(self.services), self.destroy_service
+        yield list(self.clients), self.destroy_client
+        yield list(self.publishers), self.destroy_lifecycle_publisher  # takes the others too
+        # Events are among them, but those of destroyed subscriptions and publishers have gone with these.
+        yield list(self.waitables), lambda action: action.destroy()
 
     def _tear_down(self) -> None:
-        """Run `teardown`, then destroy what else `setup` made: a node that is configured again has no double."""
-        self.teardown()
-        own = self._in_graph() if self._own is None else self._own  # never configured
-        for entity in [entity for entity in self._in_graph() if entity not in own]:
-            if isinstance(entity, Timer):
-                self.destroy_timer(entity)
-            elif isinstance(entity, Subscription):
-                self.destroy_subscription(entity)
-            elif isinstance(entity, Service):
-                self.destroy_service(entity)
-            elif isinstance(entity, Client):
-                self.destroy_client(entity)
-            elif isinstance(entity, LifecyclePublisher):
-                self.destroy_lifecycle_publisher(entity)
-            elif isinstance(entity, Publisher):
-                self.destroy_publisher(entity)
-            else:  # of an action
-                entity.destroy()
+        """Run `teardown`, then destroy what the configuration made: the next one would make it again."""
+        try:
+            self.teardown()
+        finally:
+            self._destroy_configured()
+
+    def _destroy_configured(self) -> None:
+        own = self._own
+        if own is None:  # never configured
+            return
+        for entities, destroy in self._in_graph():
+            for entity in [entity for entity in entities if entity not in own]:
+                destroy(entity)
 
     def _whole_health(self) -> Health:
         """Return the subclass's health, which a namesake in the domain makes worth a warning at least."""
@@ -191,11 +183,6 @@ class ManagedNode(LifecycleNode):
             return health
         message = f"{problem}; {health.message}"
         return health._replace(level=max(health.level, WARN), message=message)
-
-    def _close_diagnostics(self) -> None:
-        if self._diagnostics is not None:
-            self._diagnostics.close()
-            self._diagnostics = None
 
     def _guard(self, what: str, hook: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -133,6 +133,15 @@ def clumsy(ros_domain):
         node.destroy_node()
 
 
+def test_a_broken_teardown_leaves_nothing_of_ours_behind(clumsy):
+    node = clumsy("teardown")
+    before = entities(node)
+    node.trigger_configure()
+    assert entities(node) > before
+    assert node.trigger_cleanup() is TransitionCallbackReturn.FAILURE
+    assert entities(node) == before
+
+
 def test_a_broken_set_up_is_cleaned_up_and_fails_the_transition(clumsy):
     node = clumsy("setup")
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
