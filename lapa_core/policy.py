@@ -59,6 +59,26 @@ class ManyInputsEngine(Protocol):
         """Decide on one preprocessed square frame and what there is beside it."""
 
 
+def decide(
+    engine: Engine,
+    frame_SS3: NDArray[np.uint8],
+    instruction: str,
+    extra: Mapping[str, NDArray[Any]],
+) -> Decision:
+    """Let an engine decide on one preprocessed square frame and what there is beside it.
+
+    Raises:
+        ContractError: there is something beside it, and the engine takes nothing.
+    """
+    if not extra:
+        return engine.step(frame_SS3, instruction)
+    if not isinstance(engine, ManyInputsEngine):
+        raise ContractError(
+            f"{sorted(extra)} are given, but this policy takes one image and an instruction"
+        )
+    return engine.step_with(frame_SS3, instruction, extra)
+
+
 @dataclass(frozen=True)
 class PolicyStep:
     """One decision of a policy."""
@@ -205,13 +225,7 @@ class Policy:
         }
         if self._memory is not None:
             own[HISTORY] = self._memory.codes()
-        if not own:
-            return self.engine.step(frame_SS3, instruction)
-        if not isinstance(self.engine, ManyInputsEngine):
-            raise ContractError(
-                f"{sorted(own)} are given, but this policy takes one image and an instruction"
-            )
-        return self.engine.step_with(frame_SS3, instruction, own)
+        return decide(self.engine, frame_SS3, instruction, own)
 
     def _forget(self) -> None:
         self._gripper.reset()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa_core.errors import ContractError, LapaError, ServerError
-from lapa_core.policy import Decision, Engine, ManyInputsEngine
+from lapa_core.errors import LapaError, ServerError
+from lapa_core.policy import Decision, Engine, decide
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class Batcher:
         begun_s = time.monotonic()
         try:
             decisions = self._decide([each.asked for each in taken])
+            decided = list(zip(taken, decisions, strict=True))
         except LapaError as error:
             if len(taken) == 1:
                 _fail(taken, error)
@@ -133,24 +134,16 @@ class Batcher:
             _fail(taken, ServerError("the model failed; the server's log says why"))
             return
         infer_s = time.monotonic() - begun_s
-        for pending, decision in zip(taken, decisions, strict=True):
+        for pending, decision in decided:
             timing = Timing(begun_s - pending.arrived_s, infer_s, len(taken))
             pending.answer.set_result((decision, timing))
 
     def _decide(self, asked: list[Asked]) -> list[Decision]:
         if not isinstance(self._engine, BatchEngine):
-            return [_decide_one(self._engine, each) for each in asked]
+            return [decide(self._engine, *each) for each in asked]
         frames, instructions, extras = zip(*asked, strict=True)
         extra = {name: np.stack([each[name] for each in extras]) for name in extras[0]}
         return self._engine.step_many(np.stack(frames), instructions, extra)
-
-
-def _decide_one(engine: Engine, asked: Asked) -> Decision:
-    if not asked.extra:
-        return engine.step(asked.frame_SS3, asked.instruction)
-    if not isinstance(engine, ManyInputsEngine):
-        raise ContractError(f"{sorted(asked.extra)} are given, but this policy takes none of them")
-    return engine.step_with(asked.frame_SS3, asked.instruction, asked.extra)
 
 
 def _dropped(pending: _Pending) -> bool:

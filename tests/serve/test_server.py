@@ -304,3 +304,18 @@ def test_after_the_end_nobody_waits(echo):
     with pytest.raises(ServerError, match="the server ends"):
         batcher.ask(Asked(np.zeros((SIDE, SIDE, 3), np.uint8), "push it", {}), lambda: False)
     assert echo.asked == []
+
+
+def test_an_engine_that_answers_too_few_does_not_end_the_thread(echo):
+    class Forgetful(Echo):
+        def step_many(self, frames, instructions, extra=None):
+            decisions = super().step_many(frames, instructions, extra)
+            return decisions if len(self.asked) > 1 else []
+
+    batcher = Batcher(Forgetful(), max_batch=4, wait_s=0.0)
+    asked = Asked(np.zeros((SIDE, SIDE, 3), np.uint8), "push it", {})
+    with pytest.raises(ServerError, match="the model failed"):
+        batcher.ask(asked, lambda: False)
+    decided, _ = batcher.ask(asked, lambda: False)
+    batcher.close()
+    assert decided.bins_7.tolist() == Echo.bins(*asked[:2]).tolist()
