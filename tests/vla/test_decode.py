@@ -220,7 +220,9 @@ def test_decoding_needs_no_values():
     for head in HEADS:
         ids = decode_sequence(model, inputs, head, greedy)
         assert ids.shape == (2, head_tokens(model, head))
-    with pytest.raises(NotImplementedError, match="no data"):
+    with pytest.raises(
+        NotImplementedError, match="no data"
+    ):  # the control: a value asked for fails
         ids.tolist()
 
 
