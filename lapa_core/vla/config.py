@@ -257,9 +257,10 @@ class TableConfig:
     temperature: float = 0.0
     """Of the sampling with which the policy will be used: 0 takes the likeliest bin; the authors' release has 1."""
     near_codes_m: float = 0.0
-    """Above temperature 0, the action is the mean over the codes that are likely and whose translations lie about this
-    near to the drawn one's [m]; 0 takes the drawn code's own. Codes of a video carry the noise of its motion: the draw
-    chooses where to go, the mean leaves the noise out. Codes that differ in rotation or gripper alone mix too."""
+    """The action is the mean over the codes that are likely and whose translations lie about this near to the drawn
+    one's [m], at a temperature above 0; 0 takes the drawn code's own. Codes of a video carry the noise of its motion:
+    the draw chooses where to go, the mean leaves the noise out. Codes that differ in rotation or gripper alone mix
+    too."""
     contract: str = ""
     """Robot contract, a name or a path, whose hash and control rate the policy carries; it must be the one that the
     data set was recorded under. "" takes that one, and wx250s_sim where the data set names none."""
@@ -271,4 +272,9 @@ class TableConfig:
         if not 0.0 <= self.near_codes_m < math.inf:
             raise ContractError(
                 f"near_codes_m is {self.near_codes_m}; allowed is 0 (off) or a length in metres"
+            )
+        if self.near_codes_m and not self.temperature > 0.0:
+            raise ContractError(
+                f"near_codes_m is {self.near_codes_m}, but temperature is {self.temperature}, where no code is drawn "
+                "to be near to; give --temperature 1.0, for example, or leave near_codes_m at 0"
             )

@@ -66,3 +66,10 @@ def test_the_engine_takes_the_mean_of_the_near_codes():
 def test_a_distance_that_cannot_be_is_refused(value):
     with pytest.raises(ContractError, match="near_codes_m"):
         TableConfig(data=Path("toy"), init=Path("toy"), near_codes_m=value)
+
+
+def test_without_sampling_there_is_no_drawn_code_to_be_near_to():
+    with pytest.raises(
+        ContractError, match=r"near_codes_m is 0.01, but temperature is 0.0, .*--temp"
+    ):
+        TableConfig(data=Path("toy"), init=Path("toy"), near_codes_m=0.01)
