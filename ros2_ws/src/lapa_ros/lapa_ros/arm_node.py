@@ -106,6 +106,7 @@ class ArmNode(ManagedNode):
             self.get_logger().error(f"cannot park: {error}")
         else:
             self.get_logger().info(f"parking takes {self._logic.move_left_s(self.now_s()):.1f} s")
+            self._publish_state()  # at once: who is interrupted together with this node looks whether it parks
 
     def may_shut_down(self) -> bool:
         """Return whether no park is under way."""

@@ -280,7 +280,8 @@ def test_joint_states_out_of_order_are_refused_and_counted(spinner, contract):
 
 
 def slow_parking_arm(speed_rad_s):
-    overrides = {"backend": "dry_run", "park_on_shutdown": True, "move_speed_rad_s": speed_rad_s}
+    overrides = {"backend": "dry_run", "park_on_shutdown": True, "move_speed_rad_s": speed_rad_s,
+                 "state_rate_hz": 1.0}  # fmt: skip
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
     )
@@ -297,6 +298,7 @@ def test_a_park_that_is_cut_short_says_so_and_where_the_arm_stays(ros_domain, sp
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     executor.spin_once(timeout_sec=0.5)
+    spinner.wait(node._state_publisher.get_subscription_count, "the listener")
     limit_s, node.shutdown_limit_s = node.shutdown_limit_s, lambda: 0.5
     _wind_down(node, executor)
     assert limit_s() > 50.0, "the park's own duration"
@@ -305,7 +307,7 @@ def test_a_park_that_is_cut_short_says_so_and_where_the_arm_stays(ros_domain, sp
     assert "cut short after 0.5 s: NOT PARKED" in log
     assert "holds its measured joints" in log
     spinner.wait(lambda: states and "NOT PARKED" in states[-1].reason, "the last state")
-    assert states[-1].mode == ArmState.MODE_HOLDING
+    assert [state.mode for state in states[-2:]] == [ArmState.MODE_PARKING, ArmState.MODE_HOLDING]
     assert states[-1].commanded_joints == pytest.approx(states[-1].measured_joints, abs=1e-3)
     executor.remove_node(node)
     node.destroy_node()
