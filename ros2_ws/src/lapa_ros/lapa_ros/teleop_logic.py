@@ -152,11 +152,11 @@ class Teleop:
         self._open.clear()
         self._engaged = self._toggles = self._readying = False
 
-    def end(self) -> str:
-        """Deactivate: return "hold" when a ready move is under way, which nobody would end, else ""."""
+    def end(self) -> bool:
+        """Deactivate: return whether a ready move was asked for, which nobody would end."""
         readying = self._readying
         self.begin()
-        return "hold" if readying else ""
+        return readying
 
     def is_old(self, stamp_s: float, now_s: float) -> bool:
         """Return whether a reading of `stamp_s` does not count at `now_s`: silence, or a clock out of step."""

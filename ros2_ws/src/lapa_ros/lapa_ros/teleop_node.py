@@ -10,6 +10,7 @@ from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from rclpy.client import Client
 from rclpy.task import Future
+from rclpy.timer import Timer
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
 
@@ -35,6 +36,8 @@ SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hol
 """Button -> the service that it calls."""
 ARM_ANSWERS_S, SESSION_ANSWERS_S = 1.0, 10.0
 """An answer that takes longer is missed aloud [s]; the session's wait for the disk and the judge."""
+ARM_PARKS_S = 0.1
+"""An arm node that is interrupted together with this one has said by then that it parks [s]."""
 
 
 def control_map(params: TeleopParams) -> ControlMap:
@@ -57,6 +60,8 @@ class TeleopNode(ManagedNode):
         super().__init__("teleop", **kwargs)
         self._sequence = 0
         self._refused = 0
+        self._arm_parks = False
+        self._waits: Timer | None = None
 
     def setup(self) -> None:
         """Load the contract, read the map and make topics and clients."""
@@ -84,15 +89,17 @@ class TeleopNode(ManagedNode):
     def stop(self) -> None:
         """Send nothing more; the arm then holds by its watchdog, which does not watch the ready move: that is ended."""
         self.destroy_timer(self._timer)
-        self._end_ready_move()
+        if self._logic.end():
+            self._end_ready_move()
 
     def before_shutdown(self) -> None:
-        """End a ready move while its answer still arrives."""
-        self._end_ready_move()
+        """End a ready move while its answer still arrives, unless the arm, interrupted too, says that it parks."""
+        if self._logic.end():
+            self._waits = self.create_timer(ARM_PARKS_S, self._end_ready_move)
 
     def may_shut_down(self) -> bool:
-        """Return whether the arm has said that it holds, or is late to."""
-        return not any(
+        """Return whether the arm parks, has said that it holds, or is late to."""
+        return self._waits is None and not any(
             verb == "hold" and time.monotonic() - asked_s <= ARM_ANSWERS_S
             for verb, asked_s in self._asked.values()
         )
@@ -134,6 +141,7 @@ class TeleopNode(ManagedNode):
 
     def _on_arm(self, state: ArmState) -> None:
         now_s = self.now_s()
+        self._arm_parks = state.mode in (ArmState.MODE_PARKING, ArmState.MODE_PARKED)
         pose_44 = from_pose(state.commanded_pose)
         report = read_report(state, now_s)
         self._logic.hear_arm(
@@ -195,8 +203,11 @@ class TeleopNode(ManagedNode):
         )
 
     def _end_ready_move(self) -> None:
-        if verb := self._logic.end():
-            self._call(verb)
+        if self._waits is not None:
+            self.destroy_timer(self._waits)
+            self._waits = None
+        if not self._arm_parks:  # or ~/hold would leave it in the air
+            self._call("hold")
 
     def _call(self, verb: str) -> None:
         """Ask for what a button means; the answer is logged when it comes."""

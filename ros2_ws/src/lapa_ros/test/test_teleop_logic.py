@@ -234,11 +234,11 @@ def test_the_ready_move_is_hold_to_run_too(bench):
 
 def test_a_ready_move_is_ended_with_the_teleoperation_and_not_begun_again(bench):
     bench.tick()
-    assert bench.teleop.end() == "", "none is under way"
+    assert not bench.teleop.end(), "none is under way"
     bench.tick()
     bench.tick("ready")
     assert bench.teleop.ready_verb(bench.now_s) == "ready"
-    assert [bench.teleop.end(), bench.teleop.end()] == ["hold", ""]
+    assert [bench.teleop.end(), bench.teleop.end()] == [True, False]
     bench.tick("ready")
     assert bench.teleop.ready_verb(bench.now_s) == "", "the button must be let go first"
 

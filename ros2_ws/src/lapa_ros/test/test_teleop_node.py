@@ -13,15 +13,18 @@ from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.clock import to_seconds
+from lapa_ros.remote import call
 from lapa_ros.teleop_input_node import RETRY_S, TeleopInputNode
 from lapa_ros.teleop_joystick import AXIS, BUTTON, EVENT, INITIAL
 from lapa_ros.teleop_node import TeleopNode
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import Trigger
 
 SLACK_S = 0.3
 """A busy machine; the times themselves are held by the tests of the logic."""
 READY, STOP, RB, X = 3, 1, 5, 2
+TELEOP = {"device": "joy", "input_timeout_s": 0.5}
 
 
 class Hand:
@@ -61,6 +64,31 @@ class Hand:
         self.axes = [*axes, *[0.0] * (8 - len(axes))]
         self.buttons = [int(index in buttons) for index in range(11)]
 
+    def press_until(self, done, what, mode, *buttons, axes=()):
+        """Press again and again until it works: a button that is down at the start or over a silence does not count."""
+
+        def look():
+            works = self.states[-1][1].mode == mode
+            self.press(*(buttons if works or time.monotonic() % 1.5 > 0.3 else ()), axes=axes)
+            return done()
+
+        self._spinner.wait(look, what, 60.0)
+
+    def drive_from_ready(self):
+        """Drive 8 cm from the ready pose, and begin to move back; return the x [m] from which."""
+        self.wait_mode(ArmState.MODE_HOLDING)
+        tracking, readying = ArmState.MODE_TRACKING, ArmState.MODE_READYING
+        away_m = self.x_m() + 0.08
+        self.press_until(
+            lambda: self.x_m() > away_m, "eight steps forward", tracking, RB, axes=(0.0, 1.0)
+        )
+        self.press()
+        self.wait_mode(ArmState.MODE_HOLDING)
+        self.press_until(
+            lambda: self.states[-1][1].mode == readying, "the ready move", readying, READY
+        )
+        return away_m
+
     def wait_mode(self, mode):
         self._spinner.wait(lambda: self.states and self.states[-1][1].mode == mode, f"mode {mode}")
 
@@ -71,12 +99,17 @@ class Hand:
 @pytest.fixture
 def hand(spinner, request):
     spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5)
-    parameters = {"device": "joy", "input_timeout_s": 0.5, **getattr(request, "param", {})}
-    spinner.start(TeleopNode, **parameters)
+    spinner.start(TeleopNode, **{**TELEOP, **getattr(request, "param", {})})
     hand = Hand(spinner)
     hand.wait_mode(ArmState.MODE_HOLDING)
     time.sleep(0.3)  # the switch is seen open
     return hand
+
+
+@pytest.fixture
+def slow_arm(spinner):
+    """An arm whose ready move is not over before a busy machine has let go of the button."""
+    spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5, move_speed_rad_s=0.2)
 
 
 @pytest.mark.parametrize("how", ["release", "silence"])
@@ -120,7 +153,7 @@ def test_the_stop_button_stops_and_the_hand_must_open_before_it_moves_again(hand
 
 def test_a_stop_that_nobody_answers_is_said(spinner, capfd):
     arm = spinner.start(ArmNode, backend="dry_run")
-    spinner.start(TeleopNode, device="joy", input_timeout_s=0.5)
+    spinner.start(TeleopNode, **TELEOP)
     hand = Hand(spinner)
     hand.wait_mode(ArmState.MODE_HOLDING)
     time.sleep(0.3)  # the button is seen open
@@ -133,51 +166,41 @@ def test_a_stop_that_nobody_answers_is_said(spinner, capfd):
     )  # fmt: skip
 
 
-def test_the_ready_move_lasts_as_long_as_its_button(hand, spinner):
-    hand.press(RB, axes=(0.0, 1.0))
-    before_m = hand.x_m()
-    spinner.wait(lambda: hand.x_m() > before_m + 0.08, "eight steps forward")
-    hand.press()
-    hand.wait_mode(ArmState.MODE_HOLDING)
-    hand.press(READY)
-    hand.wait_mode(ArmState.MODE_READYING)
-    hand.press()
-    hand.wait_mode(ArmState.MODE_HOLDING)
-    assert hand.x_m() > before_m + 0.005, "the move was not finished"
-    hand.press(READY)
-    spinner.wait(lambda: abs(hand.x_m() - before_m) < 1e-3, "the ready pose")
-
-
-def test_the_ready_move_ends_with_the_process_that_asked_for_it(spinner):
-    """Regression pinned: a teleop that was ended with the button down let the arm go on to its ready pose."""
-    spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5, move_speed_rad_s=0.1)
+def test_the_ready_move_lasts_as_long_as_its_button(slow_arm, spinner):
+    spinner.start(TeleopNode, **TELEOP)
     hand = Hand(spinner)
-    parameters = ["-p", "device:=joy", "-p", "input_timeout_s:=0.5"]
+    away_m = hand.drive_from_ready()
+    hand.press()
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    assert hand.x_m() > away_m - 0.05, "the move was finished"
+    hand.press_until(
+        lambda: abs(hand.x_m() - (away_m - 0.08)) < 1e-3, "the ready pose", ArmState.MODE_READYING, READY
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("parks", [False, True])
+def test_the_ready_move_ends_with_the_process_that_asked_for_it(slow_arm, spinner, parks):
+    """Regressions pinned: a teleop that was ended with the button down let the arm go on to its ready pose; then it
+    ended the park of an arm that was interrupted with it."""
+    hand = Hand(spinner)
+    parameters = [word for key, value in TELEOP.items() for word in ("-p", f"{key}:={value}")]
     process = subprocess.Popen(
         [sys.executable, "-m", "lapa_ros.teleop_node", "--ros-args", *parameters]
     )
     try:
-        hand.wait_mode(ArmState.MODE_HOLDING)
-        before_m = hand.x_m()
-
-        def forward():  # again and again until it works: a switch that is down at the start counts for nothing
-            tracks = hand.states[-1][1].mode == ArmState.MODE_TRACKING
-            if tracks or time.monotonic() % 1.5 > 0.3:
-                hand.press(RB, axes=(0.0, 1.0))
-            else:
-                hand.press()
-            return hand.x_m() > before_m + 0.08
-
-        spinner.wait(forward, "eight steps forward", 60.0)
-        hand.press()
-        hand.wait_mode(ArmState.MODE_HOLDING)
-        hand.press(READY)
-        hand.wait_mode(ArmState.MODE_READYING)
+        away_m = hand.drive_from_ready()
+        if parks:
+            call(hand.node.create_client(Trigger, "arm/park"), Trigger.Request())
+            hand.wait_mode(ArmState.MODE_PARKING)
     finally:
         process.terminate()
         assert process.wait(20.0) == 0
-    hand.wait_mode(ArmState.MODE_HOLDING)
-    assert hand.x_m() > before_m + 0.03, "the move was finished"
+    if parks:
+        time.sleep(0.2)  # a ~/hold would have arrived
+        hand.wait_mode(ArmState.MODE_PARKING)
+    else:
+        hand.wait_mode(ArmState.MODE_HOLDING)
+        assert hand.x_m() > away_m - 0.05, "the move was finished"
 
 
 def test_a_joy_of_another_device_moves_nothing(hand):
