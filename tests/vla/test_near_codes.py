@@ -18,24 +18,23 @@ TABLE_QA = torch.zeros(4, 7)
 TABLE_QA[:3, 0] = torch.tensor([0.010, 0.012, -0.030])
 
 
-def test_weights_fall_with_the_distance_of_the_translations():
-    probability_BKN = torch.tensor([[[0.2, 0.6, 0.2]]])
-    near, far = (
-        near_weights(probability_BKN, torch.tensor([[code]]), TABLE_QA, 0.01)[0, 0]
-        for code in (0, 2)
+@pytest.mark.parametrize(("code", "widths"), [(0, [0.0, 0.2, 4.0]), (2, [4.0, 4.2, 0.0])])
+def test_weights_fall_with_the_distance_of_the_translations(code, widths):
+    probability_N = np.array([0.2, 0.6, 0.2])
+    weight_N = probability_N * np.exp(-0.5 * np.square(widths))
+    found_BKN = near_weights(
+        torch.tensor(probability_N)[None, None], torch.tensor([[code]]), TABLE_QA, 0.01
     )
-    factor = np.exp(-0.5 * 0.2**2)
-    assert near.tolist() == pytest.approx(
-        [0.2 / (0.2 + 0.6 * factor), 0.6 * factor / (0.2 + 0.6 * factor), 0.0], abs=1e-3
-    )
-    assert far.tolist() == pytest.approx([0.0, 0.0, 1.0], abs=1e-3)
+    assert found_BKN[0, 0].tolist() == pytest.approx((weight_N / weight_N.sum()).tolist(), rel=1e-5)
 
 
 def test_each_token_has_its_own_codes():
     table_QA = torch.zeros(5, 7)
     table_QA[:4, 1] = torch.tensor([0.0, 0.001, 0.0, 0.5])
     weight_BKN = near_weights(torch.full((1, 2, 2), 0.5), torch.tensor([[1, 1]]), table_QA, 0.01)
-    assert weight_BKN[0].flatten().tolist() == pytest.approx([0.5, 0.5, 0.0, 1.0], abs=2e-3)
+    beside = np.exp(-0.5 * 0.1**2)
+    expected = [beside / (1 + beside), 1 / (1 + beside), 0.0, 1.0]
+    assert weight_BKN[0].flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_engine_takes_the_mean_of_the_near_codes():
@@ -58,8 +57,9 @@ def test_the_engine_takes_the_mean_of_the_near_codes():
         engine = VlaEngine(LoadedVla(model, {**config, "near_codes_m": near_m}, TABLE_QA))
         blank = np.zeros((64, 64, 3), np.uint8)
         moves[near_m] = sorted({engine.step(blank, "push").action_7[0] for _ in range(20)})
-    assert moves[0.0] == pytest.approx([0.010, 0.012], abs=3e-4)
-    assert moves[1.0] == pytest.approx([0.25 * 0.010 + 0.75 * 0.012], abs=3e-4)
+    bin_m = 0.08 / 256
+    assert moves[0.0] == pytest.approx([0.010, 0.012], abs=bin_m)
+    assert moves[1.0] == pytest.approx([0.25 * 0.010 + 0.75 * 0.012], abs=bin_m)
 
 
 @pytest.mark.parametrize("value", [-0.01, float("nan"), float("inf")])
