@@ -240,6 +240,11 @@ class VlaModel(nn.Module, ABC):
         self.earlier = EarlierCodes(most, *self.need_latent(), *self.prompt_form).to(self.device)
 
     @property
+    def earlier_places(self) -> int:
+        """Places in the prompt that codes of earlier frames take."""
+        return 0 if self.earlier is None else self.earlier.places
+
+    @property
     def prompt_form(self) -> tuple[int, float]:
         """Width of the vectors in the prompt, and what a fresh table's are scaled by."""
         return self.width, 1.0

@@ -262,8 +262,7 @@ def _example(model: VlaModel, batch: int) -> Inputs:
 def _hf_example(model: Any, batch: int) -> Inputs:
     sizes = model.config
     frame = model.family.side_tokens(sizes.image_px) ** 2 * len(sizes.cameras)
-    length = frame + sizes.max_text + (sizes.state_dim > 0)
-    length += 0 if model.earlier is None else model.earlier.places
+    length = frame + sizes.max_text + (sizes.state_dim > 0) + model.earlier_places
     axes = model.family.positions(
         torch.zeros(1, length, dtype=torch.int64),
         torch.ones(1, length, dtype=torch.bool),

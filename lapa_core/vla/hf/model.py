@@ -122,7 +122,9 @@ class HfVla(SequenceVla):
         given = {**others, config.cameras[0]: image_BCHW}
         shape = (len(instructions), 3, config.image_px, config.image_px)
         frames = [_pick(given, name, shape) for name in config.cameras]
-        rows = [text.encode(instruction, config, self._earlier) for instruction in instructions]
+        rows = [
+            text.encode(instruction, config, self.earlier_places) for instruction in instructions
+        ]
         length = -(-max(map(len, rows)) // _STEP) * _STEP
         ids_BL = torch.tensor([(0,) * (length - len(row)) + row for row in rows])
         lengths_B1 = torch.tensor([[len(row)] for row in rows])
@@ -182,10 +184,6 @@ class HfVla(SequenceVla):
         """As `VlaModel`."""
         embeddings = self.language.get_input_embeddings()
         return self.width, float(getattr(embeddings, "scalar_embed_scale", 1.0))
-
-    @property
-    def _earlier(self) -> int:
-        return 0 if self.earlier is None else self.earlier.places
 
     def drop_latent_head(self) -> None:
         """As `VlaModel`."""
@@ -291,7 +289,7 @@ class HfVla(SequenceVla):
     def _check_length(self, tokens: int) -> None:
         config, language = self.config, self.language.config
         longest = self._side**2 * len(config.cameras) + config.max_text + config.proprioception
-        longest += self._earlier
+        longest += self.earlier_places
         longest = -(-longest // _STEP) * _STEP + tokens
         windows = [language.max_position_embeddings, getattr(language, "sliding_window", None)]
         if longest > (most := min(window for window in windows if window)):

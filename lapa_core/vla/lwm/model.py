@@ -143,8 +143,7 @@ class LwmVla(SequenceVla):
 
     def visible(self, inputs: Inputs, head: Head) -> Tensor:
         """Return (B, L), false at padding."""
-        behind = inputs["vision"].shape[1] + inputs[f"open_{head}"].shape[1]
-        behind += 0 if self.earlier is None else self.earlier.places
+        behind = inputs["vision"].shape[1] + inputs[f"open_{head}"].shape[1] + self.earlier_places
         return F.pad(inputs["seen"], (0, behind), value=True)
 
     def prompt(self, inputs: Inputs, head: Head) -> Prompt:
