@@ -54,12 +54,12 @@ def code_probabilities(
     tokens, codes = loaded.model.need_latent()
     named = NamedCodes(loaded, store, extra)
     probability_NQ = np.zeros((len(store), tokens * codes))
-    for rows_B in batches(store, in_turn=loaded.model.earlier is not None):
+    for rows_B in row_batches(store, in_turn=loaded.model.earlier is not None):
         probability_NQ[rows_B] = named(rows_B)
     return probability_NQ
 
 
-def batches(store: FrameStore, *, in_turn: bool) -> Iterator[NDArray[np.int64]]:
+def row_batches(store: FrameStore, *, in_turn: bool) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of all frames, some at a time; in turn, those of an episode after one another."""
     if not in_turn:
         yield from np.array_split(np.arange(len(store)), -(-len(store) // AT_ONCE))

@@ -201,7 +201,7 @@ def test_a_table_is_fitted_to_what_the_model_names_in_turn(init, store, tmp_path
     assert steps[2].latent == steps[0].latent, "what it named is what it goes on with"
     named = table.NamedCodes(load_vla(init), store, {})
     with torch.no_grad():
-        rows = list(table.batches(store, in_turn=True))
+        rows = list(table.row_batches(store, in_turn=True))
         likeliest = [named(part).reshape(-1, 2, 2).argmax(axis=-1) for part in rows]
     assert np.array_equal(np.sort(np.concatenate(rows)), np.arange(len(store)))
     assert np.array_equal(likeliest[0], likeliest[2])
