@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import math
+
 from lapa_core.errors import ContractError
 
 
 def at_least(config: object, **least_of: int) -> None:
-    """Refuse a field below its least value.
+    """Refuse a field that is below its least value or not finite.
 
     Raises:
-        ContractError: it is.
+        ContractError: one is.
     """
     for name, least in least_of.items():
-        if (value := getattr(config, name)) < least:
+        if not least <= (value := getattr(config, name)) < math.inf:
             raise ContractError(f"{name} is {value}; allowed is {least} and more")

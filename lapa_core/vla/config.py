@@ -93,8 +93,9 @@ class LoopConfig:
     length_window: int = 1
     """Batches whose frames are sorted by the length of their instructions, so that little is padded; 1 sorts none."""
     history: int = 0
-    """Codes of so many earlier frames in the prompt, a gap apart (`lapa_core.vla.history`); 0 is off (the paper). Both
-    stages need the same number. UniVLA has one: 92.0 instead of 88.1 on LIBERO-Long (facts/peers.md 1.4)."""
+    """Codes of so many earlier frames in the prompt, a gap apart (`lapa_core.vla.history`); 0 is off (the paper). What
+    starts from a checkpoint that reads them needs its number. UniVLA has one: 92.0 instead of 88.1 on LIBERO-Long
+    (facts/peers.md 1.4)."""
     lora_rank: int = 0
     """Train low-rank adapters of the blocks' linear layers (Hu et al., 2021) and the heads, and nothing else; merged
     into the weights at the end. 0 trains all weights."""
@@ -116,7 +117,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         at_least(
             self, steps=1, batch_size=1, log_every=1, save_every=0, micro_batch=0, length_window=1, lora_rank=0,
-            lora_alpha=1, processes=0, history=0,
+            lora_alpha=1, processes=0, history=0, weight_decay=0, shift_px=0, light=0,
         )  # fmt: skip
         if not 0.0 < self.learning_rate < math.inf:
             raise ContractError(
@@ -162,7 +163,7 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, max_episodes=0, workers=0)
+        at_least(self, max_episodes=0, workers=0, mean_weight=0)
         if not 0.0 <= self.text_weight < 1.0:
             raise ContractError(f"text_weight is {self.text_weight}; allowed is 0 to below 1")
 
@@ -214,7 +215,9 @@ class FinetuneConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, episodes=0)
+        at_least(
+            self, episodes=0, smoothing_bins=0, mean_weight=0, latent_weight=0, trunk_factor=0, temperature=0
+        )  # fmt: skip
         if not 0 <= self.head_steps <= self.steps:
             raise ContractError(
                 f"head_steps is {self.head_steps}; allowed is 0 to steps ({self.steps})"
@@ -223,7 +226,7 @@ class FinetuneConfig(LoopConfig):
             raise ContractError(
                 f"chunk is {self.chunk}; allowed is 1, or more together with --continuous"
             )
-        if self.latent_weight < 0.0 or (self.latent_weight > 0.0 and self.labels is None):
+        if self.latent_weight and self.labels is None:
             raise ContractError(
                 f"latent_weight is {self.latent_weight}; allowed is 0, or more together with --labels"
             )
@@ -268,12 +271,8 @@ class TableConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
-        at_least(self, episodes=0)
-        if not 0.0 <= self.near_codes_m < math.inf:
-            raise ContractError(
-                f"near_codes_m is {self.near_codes_m}; allowed is 0 (off) or a length in metres"
-            )
-        if self.near_codes_m and not self.temperature > 0.0:
+        at_least(self, episodes=0, temperature=0, near_codes_m=0)
+        if self.near_codes_m and not self.temperature:
             raise ContractError(
                 f"near_codes_m is {self.near_codes_m}, but temperature is {self.temperature}, where no code is drawn "
                 "to be near to; give --temperature 1.0, for example, or leave near_codes_m at 0"

@@ -218,18 +218,22 @@ def test_labels_of_another_checkpoint_are_refused(tmp_path, store, labels):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("kind", "name", "value"),
     [
-        (partial(PretrainConfig, labels=Path("toy")), "max_episodes"),
-        (partial(PretrainConfig, labels=Path("toy")), "workers"),
-        (FinetuneConfig, "episodes"),
-        (TableConfig, "episodes"),
+        (partial(PretrainConfig, labels=Path("toy")), "max_episodes", -1),
+        (partial(PretrainConfig, labels=Path("toy")), "workers", -1),
+        (partial(PretrainConfig, labels=Path("toy")), "mean_weight", float("nan")),
+        (FinetuneConfig, "episodes", -1),
+        (FinetuneConfig, "light", -0.1),
+        (FinetuneConfig, "temperature", float("inf")),
+        (TableConfig, "episodes", -1),
+        (TableConfig, "temperature", -1.0),
     ],
 )
-def test_less_than_nothing_is_refused(kind, name):
-    """Regression pinned: -1 episodes were all but one."""
-    with pytest.raises(ContractError, match=f"{name} is -1; allowed is 0 and more"):
-        kind(data=Path("toy"), init=Path("toy"), **{name: -1})
+def test_less_than_nothing_is_refused_and_what_is_no_number(kind, name, value):
+    """Regressions pinned: -1 episodes were all but one; a policy was trained whose temperature nobody can use."""
+    with pytest.raises(ContractError, match=f"{name} is {value}; allowed is 0 and more"):
+        kind(data=Path("toy"), init=Path("toy"), **{name: value})
 
 
 def test_too_few_episodes_are_refused(tmp_path, store):
