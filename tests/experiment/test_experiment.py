@@ -79,7 +79,6 @@ def test_tables_hold_the_figures():
 
 
 def test_a_video_set_that_is_too_small_is_refused(tmp_path):
-    pytest.importorskip("lapa_core.sim.env")
     made = {"seed": 1, "domain": "default", "image_px": 16, "workers": 1}
     folder = make_video_set(tmp_path / "videos", episodes=2, **made)
     assert make_video_set(folder, episodes=1, **made) == folder
@@ -89,7 +88,6 @@ def test_a_video_set_that_is_too_small_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_experiment_runs_at_debug_size(tmp_path):
-    pytest.importorskip("lapa_core.sim.env")
     config = ExperimentConfig(
         out=tmp_path,
         seeds=1,

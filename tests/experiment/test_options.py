@@ -104,7 +104,6 @@ def test_unknown_options_and_domains_are_refused():
 
 @pytest.mark.slow
 def test_an_option_is_trained_and_probed_on_the_hard_domain(tmp_path):
-    pytest.importorskip("lapa_core.sim.env")
     config = LaqOptionsConfig(
         out=tmp_path, options=("default_head",), domains=("hard",), seeds=1, videos=6, probe_episodes=4,
         steps=3,
