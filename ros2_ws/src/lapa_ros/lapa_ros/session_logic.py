@@ -9,7 +9,7 @@ machine change nothing: whoever looks at the folder finds the same progress.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mcap.exceptions import McapError
 from mcap.reader import make_reader
 
 from lapa_core.data.curation import Mark, add_mark, load_marks
+from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import DataError
 from lapa_ros.episode_file import METADATA_NAME
 from lapa_ros.session_plan import SessionPlan, Slot, slots
@@ -36,6 +37,8 @@ class Kept:
     """When it was begun, ISO 8601."""
     contract_hash: str = ""
     """The contract that it was recorded under."""
+    limits: RowLimits | None = None
+    """What it was to be judged by when it was recorded; None where it does not say that in fields known here."""
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -93,11 +96,11 @@ class SessionProgress:
         filled = self._filled()
         return next((s for s in self._slots if (s.task, s.number) not in filled), None)
 
-    def facts(self, slot: Slot) -> str:
-        """Return what a recording of a slot carries, as the recorder's `metadata_json`."""
+    def facts(self, slot: Slot, limits: RowLimits) -> str:
+        """Return what a recording of a slot, to be judged by `limits`, carries, as the recorder's `metadata_json`."""
         return json.dumps(
             {"session": self.plan.name, "task": slot.task, "number": slot.number,
-             "layout": slot.layout, "seed": slot.seed}
+             "layout": slot.layout, "seed": slot.seed, "limits": asdict(limits)}
         )  # fmt: skip
 
     def keep(self, path: Path) -> None:
@@ -142,8 +145,15 @@ class SessionProgress:
         key = (str(facts.get("task")), int(facts.get("number", -1)))
         self._kept[path] = Kept(
             path=path, key=key, started_at=str(metadata.get("started_at", "")),
-            contract_hash=str(metadata.get("contract_hash", "")),
+            contract_hash=str(metadata.get("contract_hash", "")), limits=_limits(facts.get("limits")),
         )  # fmt: skip
+
+
+def _limits(said: Any) -> RowLimits | None:
+    try:
+        return RowLimits(**said)
+    except (TypeError, DataError):
+        return None
 
 
 def _dropped(folder: Path) -> set[Path]:

@@ -191,27 +191,30 @@ class SessionNode(ManagedNode):
 
     def _save(self) -> str:
         path = self._end(save=True)
-        report = self._judge(path)
+        report = self._judge(path, self._limits)
         if reasons := "; ".join(report.rows.refusals):
             return f"NOT KEPT, once more please: {reasons}"
         self._progress.keep(path)
         self._slot = self._progress.next_slot()
         return f"kept {report.line()}"
 
-    def _judge(self, path: Path) -> EpisodeReport:
+    def _judge(self, path: Path, limits: RowLimits) -> EpisodeReport:
         """Return what a recording is worth; one that is not whole is dropped."""
         mark = mark_of(path)
-        report = judge(path, contract=self._contract, limits=self._limits, mark=mark).report
+        report = judge(path, contract=self._contract, limits=limits, mark=mark).report
         if reasons := "; ".join(report.rows.refusals):
             self._progress.drop(path, f"not whole: {reasons}")
         return report
 
     def _judge_newest(self) -> None:
-        """Judge the last recording that counts: a node that was killed in between has saved it and not judged it."""
+        """Judge the last recording that counts: a node that was killed in between has saved it and not judged it.
+
+        By the limits that it was recorded under: one that was judged then gets the same verdict.
+        """
         newest = self._progress.newest()
         if newest is None or newest.contract_hash != self._contract.hash:
             return
-        report = self._judge(newest.path)
+        report = self._judge(newest.path, newest.limits or self._limits)
         if report.rows.refusals:
             self.get_logger().warning(f"not kept: {report.line()}")
 
@@ -235,7 +238,7 @@ class SessionNode(ManagedNode):
             self._scene.reset(slot.seed, slot.instruction, self._stopped)
         request = StartEpisode.Request(
             instruction=slot.instruction, operator_name=self._operator,
-            metadata_json=self._progress.facts(slot),
+            metadata_json=self._progress.facts(slot, self._limits),
         )  # fmt: skip
         self._watch.begin()
         self._end_left_open()

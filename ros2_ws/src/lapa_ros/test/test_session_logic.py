@@ -9,8 +9,10 @@ from lapa_ros.session_logic import SessionProgress
 from lapa_ros.session_plan import SessionPlan, TaskPlan
 
 from lapa_core.data.curation import Mark, add_mark, load_marks
+from lapa_core.data.recorded_rows import RowLimits
 from lapa_core.errors import DataError
 
+LIMITS = RowLimits(min_rows=7)
 PLAN = SessionPlan(
     name="mine",
     tasks={
@@ -50,7 +52,7 @@ def record(tmp_path):
 
 def fill(progress, record, times):
     for _ in range(times):
-        progress.keep(record(progress.facts(progress.next_slot())))
+        progress.keep(record(progress.facts(progress.next_slot(), LIMITS)))
 
 
 def test_it_goes_from_slot_to_slot_until_all_are_filled(tmp_path, record):
@@ -71,7 +73,7 @@ def test_it_goes_from_slot_to_slot_until_all_are_filled(tmp_path, record):
 def test_another_process_on_another_day_finds_the_same(tmp_path, record):
     progress = SessionProgress(PLAN, tmp_path)
     fill(progress, record, 2)
-    record(progress.facts(progress.next_slot()), finish=False)  # and a crash
+    record(progress.facts(progress.next_slot(), LIMITS), finish=False)  # and a crash
     again = SessionProgress(PLAN, tmp_path)
     assert again.num_kept == 2
     assert again.next_slot() == progress.next_slot()
@@ -81,7 +83,7 @@ def test_another_process_on_another_day_finds_the_same(tmp_path, record):
 @pytest.mark.parametrize("outcome", ["interrupted", "discarded", "timeout"])
 def test_only_successes_count(tmp_path, record, outcome):
     progress = SessionProgress(PLAN, tmp_path)
-    record(progress.facts(progress.next_slot()), outcome)
+    record(progress.facts(progress.next_slot(), LIMITS), outcome)
     assert SessionProgress(PLAN, tmp_path).num_kept == 0
 
 
@@ -96,7 +98,7 @@ def test_recordings_of_others_and_damaged_files_do_not_count(tmp_path, record):
 
 def test_a_slot_that_was_recorded_twice_counts_once(tmp_path, record):
     progress = SessionProgress(PLAN, tmp_path)
-    facts = progress.facts(progress.next_slot())
+    facts = progress.facts(progress.next_slot(), LIMITS)
     for _ in range(2):
         progress.keep(record(facts))
     assert progress.num_kept == SessionProgress(PLAN, tmp_path).num_kept == 1
@@ -137,3 +139,13 @@ def test_a_decision_that_was_made_in_the_folder_above_counts_too(tmp_path, recor
     fill(SessionProgress(PLAN, tmp_path), record, 4)
     add_mark(tmp_path.parent, Mark(episode=f"{tmp_path.name}/ep_03.mcap", keep=False))
     assert SessionProgress(PLAN, tmp_path).next_slot().number == 1
+
+
+def test_a_recording_says_by_which_limits_it_is_to_be_judged(tmp_path, record):
+    progress = SessionProgress(PLAN, tmp_path)
+    facts = json.loads(progress.facts(progress.next_slot(), LIMITS))
+    assert SessionProgress(PLAN, record(json.dumps(facts)).parent).newest().limits == LIMITS
+    older = {key: value for key, value in facts.items() if key != "limits"}
+    for unknown in (older, {**facts, "limits": {"of_another_version": 1}}):
+        record(json.dumps(unknown))
+        assert SessionProgress(PLAN, tmp_path).newest().limits is None

@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, JointState
 from std_srvs.srv import Trigger
 
 from lapa_core.data.curation import load_marks
+from lapa_core.robot.contract import load_contract
 
 TOPICS = [
     "joint_states sensor_msgs/msg/JointState",
@@ -58,6 +59,7 @@ class Person:
         self._camera = self.node.create_publisher(CompressedImage, topic, qos.CAMERA_DRIVER)
         self._arm = self.node.create_publisher(ArmState, "arm_state", qos.STATE)
         self._deltas = self.node.create_publisher(DeltaMsg, "delta", qos.DELTA)
+        self._hash = load_contract("wx250s_sim").hash
         self.talking = True
         self._sequence, self.driving, self.x_m = 0, False, 0.01
         self.node.create_timer(0.2, self._drive)
@@ -80,13 +82,17 @@ class Person:
         stamp = self.node.get_clock().now().to_msg()
         if self.driving:
             self._sequence += 1
-            delta = DeltaMsg(source="operator", sequence=self._sequence, gripper=1.0)
+            delta = DeltaMsg(
+                source="operator", sequence=self._sequence, gripper=1.0, contract_hash=self._hash
+            )
             delta.header.stamp, delta.translation.x = stamp, self.x_m
             self._deltas.publish(delta)
         last = "operator" if self._sequence else ""
         state = ArmState(
-            last_applied_source=last, last_applied_sequence=self._sequence, applied=self._sequence
-        )
+            last_applied_source=last, last_applied_sequence=self._sequence, applied=self._sequence,
+            contract_hash=self._hash,
+        )  # fmt: skip
+        state.measured_pose.orientation.w = 1.0
         state.header.stamp = stamp
         self._arm.publish(state)
 
@@ -278,6 +284,17 @@ def test_what_a_crash_left_unjudged_is_judged_at_the_next_start(spinner, folder,
     assert [name for name, mark in load_marks(folder).items() if not mark.keep] == (
         [path.name] if same else []
     )
+
+
+def test_what_was_judged_is_not_judged_by_the_limits_of_another_day(spinner, person, folder):
+    person.record()
+    person.driving = True
+    person.wait_message(" rows at ")
+    assert person.do("save").startswith("kept ")
+    session = spinner.start(
+        SessionNode, session=str(folder.parent / "mine.yaml"), folder=str(folder), min_rows=100
+    )
+    assert session.health().message.startswith("1 of 2")
 
 
 def test_an_episode_that_a_session_before_left_open_does_not_lock_the_recorder(person, folder):
