@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds as floats inside, `builtin_interfaces/Time` on the wire; the two conversions and nothing else."""
+"""Seconds as floats inside, `builtin_interfaces/Time` on the wire, and the ways between them."""
 
 import math
 import struct
@@ -28,7 +28,7 @@ def is_zero(stamp: Time) -> bool:
     return stamp.sec == 0 and stamp.nanosec == 0
 
 
-def header_stamp_s(cdr: bytes) -> float:
-    """Return the stamp of a serialized message that begins with a `std_msgs/Header` [s], without decoding the rest."""
-    seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
-    return float(seconds + nanoseconds * 1e-9)
+def header_stamp(cdr: bytes) -> Time:
+    """Return the stamp of a serialized message that begins with a `std_msgs/Header`, without decoding the rest."""
+    sec, nanosec = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
+    return Time(sec=sec, nanosec=nanosec)

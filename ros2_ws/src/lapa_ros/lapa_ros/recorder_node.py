@@ -19,7 +19,7 @@ from lapa_core.data.mcap_episode import recover
 from lapa_core.errors import ContractError, DataError
 from lapa_core.robot.contract import RobotContract, load_contract
 from lapa_ros import qos
-from lapa_ros.clock import header_stamp_s, to_stamp
+from lapa_ros.clock import header_stamp, to_seconds, to_stamp
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health, status_message
 from lapa_ros.episode_file import Stream
 from lapa_ros.lifecycle import ManagedNode, run
@@ -147,7 +147,7 @@ class RecorderNode(ManagedNode):
         if stream.type_name in PICTURES and stream.topic.removesuffix("/compressed").endswith(
             tuple(cameras)
         ):
-            return lambda data, _: meter.frame(index, header_stamp_s(data))
+            return lambda data, _: meter.frame(index, to_seconds(header_stamp(data)))
         return lambda data, now_s: None
 
     def _on_message(self, index: int, data: bytes) -> None:

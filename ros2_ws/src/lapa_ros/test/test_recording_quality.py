@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
-from lapa_ros.clock import header_stamp_s, to_seconds, to_stamp
+from lapa_ros.clock import header_stamp, to_seconds, to_stamp
 from lapa_ros.episode_file import EpisodeFile, Stream
 from lapa_ros.recording_quality import SETTLE_S, Quality, QualityMeter
 from lapa_ros.schema import schema_text
@@ -106,7 +106,7 @@ def tell(meter, now_s, topic, message):
     stream = list(TYPES).index(topic)
     meter.heard(stream, now_s)
     if topic == CAMERA:
-        meter.frame(stream, header_stamp_s(serialize_message(message)))
+        meter.frame(stream, to_seconds(header_stamp(serialize_message(message))))
     elif topic == DELTA:
         meter.delta(message, now_s)
     else:
@@ -206,4 +206,4 @@ def test_figures_survive_the_way_through_text(contract):
 def test_the_stamp_of_a_serialized_message(order):
     stamp = (1_700_000_000).to_bytes(4, order, signed=True) + (250_000_000).to_bytes(4, order)
     cdr = bytes([0, 1 if order == "little" else 0, 0, 0]) + stamp
-    assert header_stamp_s(cdr) == 1_700_000_000.25
+    assert to_seconds(header_stamp(cdr)) == 1_700_000_000.25
