@@ -8,23 +8,15 @@ its own.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import rclpy
 from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from tqdm import tqdm
@@ -32,8 +24,8 @@ from tqdm import tqdm
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.errors import ContractError
 from lapa_core.robot.contract import RobotContract, load_contract
-from lapa_core.ros_env import free_domain_id
 from lapa_ros import qos
+from lapa_ros.bench_graph import node_process, spun
 from lapa_ros.deltas import to_message
 from lapa_ros.interbotix_link import load_interfaces
 from lapa_ros.remote import GraphError, wait_until
@@ -82,6 +74,11 @@ class _Rig(Node):
         self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
         self.create_subscription(ArmState, "arm_state", self._on_state, qos.STATE)
 
+    def hears_all(self) -> bool:
+        """Return whether the arm holds, and its commands and joint states arrive: discovery takes its time."""
+        holds = self.state is not None and self.state.mode == ArmState.MODE_HOLDING
+        return holds and self._target is not None and bool(self.waist)
+
     def send(self, number: int) -> float:
         """Send a delta and return when, by the monotonic clock [s]."""
         step_m = _STEP_M if number % 2 else -_STEP_M
@@ -116,25 +113,15 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
         GraphError: the arm node does not hold, a delta is not answered by a joint command, or joint states pause.
     """
     contract = load_contract(config.contract)
-    os.environ["ROS_DOMAIN_ID"] = str(free_domain_id())
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init()
-    rig, executor, stop = _Rig(contract), SingleThreadedExecutor(), threading.Event()
-    executor.add_node(rig)
-    thread = threading.Thread(target=_spin, args=(executor, stop.is_set), daemon=True)
-    thread.start()
     driver = {"contract": config.contract, "messages": _MESSAGES, "start": "ready"}
     arm = {"contract": config.contract, "driver_messages": _MESSAGES, "backend": "interbotix"}
-    try:
-        with _process("fake_driver.node", driver), _process("arm_node", arm):
-            sent_s, command_s = _send_deltas(rig, contract, config.deltas, stop)
-            refused = rig.state.refused if rig.state is not None else -1
-    finally:
-        stop.set()
-        thread.join(5.0)
-        executor.remove_node(rig)
-        rig.destroy_node()
-        rclpy.try_shutdown()
+    with (
+        spun(lambda: _Rig(contract)) as rig,
+        node_process("lapa_ros.fake_driver.node", driver),
+        node_process("lapa_ros.arm_node", arm),
+    ):
+        sent_s, command_s = _send_deltas(rig, contract, config.deltas)
+        refused = rig.state.refused if rig.state is not None else -1
     half_way_s = _half_way(np.array(rig.waist), sent_s)
     return {
         "bench": "arm",
@@ -148,33 +135,14 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _process(module: str, params: dict[str, str]) -> Iterator[None]:
-    given = [word for name, value in params.items() for word in ("-p", f"{name}:={value}")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"lapa_ros.{module}", "--ros-args", *given],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20.0)
-
-
-def _send_deltas(
-    rig: _Rig, contract: RobotContract, count: int, stop: threading.Event
-) -> tuple[np.ndarray, np.ndarray]:
+def _send_deltas(rig: _Rig, contract: RobotContract, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return when each delta was sent and when its joint command came, both (count,) [s]."""
-    holding = ArmState.MODE_HOLDING
-    wait_until(
-        lambda: rig.state is not None and rig.state.mode == holding, "the arm node", 30.0, stop
-    )
+    never = threading.Event()
+    wait_until(rig.hears_all, "the arm node and the driver", 30.0, never)
     sent_s, command_s = [], []
     for number in tqdm(range(count), desc="deltas", unit="delta"):
         sent_s.append(rig.send(number))
-        wait_until(lambda: rig.answered_s == rig.answered_s, "a joint command", 1.0, stop)
+        wait_until(lambda: rig.answered_s == rig.answered_s, "a joint command", 1.0, never)
         command_s.append(rig.answered_s)
         jitter_s = 0.003 * (number % 7)  # so that deltas meet every phase of the node's timer
         next_s = sent_s[-1] + 1.0 / contract.control_rate_hz + jitter_s
@@ -210,11 +178,6 @@ def _figures(seconds: np.ndarray) -> dict[str, float]:
         "max": milliseconds.max(),
     }
     return {name: round(float(value), 2) for name, value in figures.items()}
-
-
-def _spin(executor: SingleThreadedExecutor, stopped: Callable[[], bool]) -> None:
-    while not stopped():
-        executor.spin_once(timeout_sec=0.05)
 
 
 def main(config: BenchArmConfig) -> None:

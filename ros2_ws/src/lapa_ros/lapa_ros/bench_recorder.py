@@ -11,34 +11,30 @@ import array
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import rclpy
 from lapa_msgs.msg import ArmState, EndEffectorDelta
 from lapa_msgs.srv import StartEpisode, StopEpisode
 from PIL import Image
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, JointState
 from tqdm import tqdm
 
 from lapa_core.data.mcap_episode import recover
 from lapa_core.errors import ContractError
-from lapa_core.ros_env import free_domain_id
 from lapa_ros import qos
+from lapa_ros.bench_graph import node_process, spun
+from lapa_ros.clock import header_stamp
 from lapa_ros.remote import GraphError, call
 
 CAMERAS = ("camera/front/image_raw/compressed", "camera/wrist/image_raw/compressed")
@@ -143,26 +139,9 @@ def _picture() -> bytes:
     return stream.getvalue()
 
 
-@contextmanager
-def _recorder(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = [
-        "-p", f"folder:={folder}", "-p", f"topics:={json.dumps(list(TOPICS))}", "-p", "required:=[joint_states]",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lapa_ros.recorder_node", "--ros-args", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _recorder(folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    params = {"folder": str(folder), "topics": json.dumps(TOPICS), "required": "[joint_states]"}
+    return node_process("lapa_ros.recorder_node", params)
 
 
 def _cpu_s(pid: int) -> float:
@@ -178,9 +157,8 @@ def _written_ns(path: Path) -> dict[str, np.ndarray]:
     stamps: dict[str, list[int]] = {}
     with path.open("rb") as stream:
         for _, channel, message in make_reader(stream).iter_messages():
-            seconds = int.from_bytes(message.data[4:8], "little", signed=True)
-            nanoseconds = int.from_bytes(message.data[8:12], "little")
-            stamps.setdefault(channel.topic, []).append(seconds * 10**9 + nanoseconds)
+            stamp = header_stamp(message.data)
+            stamps.setdefault(channel.topic, []).append(stamp.sec * 10**9 + stamp.nanosec)
     return {topic: np.array(values) for topic, values in stamps.items()}
 
 
@@ -224,36 +202,17 @@ def measure_kill(rig: _Rig, folder: Path, moment_s: float) -> float:
 
 def measure(config: BenchRecorderConfig) -> dict[str, Any]:
     """Run everything in a ROS domain of its own and return the figures."""
-    os.environ["ROS_DOMAIN_ID"] = str(free_domain_id())
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init()
-    folder = Path(tempfile.mkdtemp(prefix="lapa_bench_recorder_"))
-    executor, rig, stop = SingleThreadedExecutor(), _Rig(), threading.Event()
-    executor.add_node(rig)
-    thread = threading.Thread(target=_spin, args=(executor, stop.is_set), daemon=True)
-    thread.start()
-    try:
+    with TemporaryDirectory(prefix="lapa_bench_recorder_") as name, spun(_Rig) as rig:
+        folder = Path(name)
         load = measure_load(rig, folder / "load", config.seconds)
         moments_s = np.random.default_rng(config.seed).uniform(0.2, 3.0, config.kills)
         lost_s = [
             measure_kill(rig, folder / f"kill_{number}", float(moment_s))
             for number, moment_s in enumerate(tqdm(moments_s, desc="killing", unit="recorder"))
         ]
-    finally:
-        stop.set()
-        thread.join(5.0)
-        executor.remove_node(rig)
-        rig.destroy_node()
-        rclpy.try_shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
     kills = {"count": len(lost_s), "lost_s_max": round(max(lost_s, default=0.0), 3)}
     kills["lost_s_mean"] = round(float(np.mean(lost_s)), 3) if lost_s else 0.0
     return {"bench": "recorder", "config": asdict(config), "load": load, "kills": kills}
-
-
-def _spin(executor: SingleThreadedExecutor, stopped: Callable[[], bool]) -> None:
-    while not stopped():
-        executor.spin_once(timeout_sec=0.05)
 
 
 def main(config: BenchRecorderConfig) -> None:

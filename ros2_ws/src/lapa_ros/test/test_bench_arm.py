@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arm bench's arithmetic; `lapa bench arm` itself runs by hand, its figures are in docs/safety.md."""
+"""The arm bench's arithmetic, and the end of its processes; its figures, of `lapa bench arm`, are in docs/safety.md."""
+
+import time
 
 import numpy as np
 import pytest
 from lapa_ros.bench_arm import BenchArmConfig, _half_way
+from lapa_ros.bench_graph import node_process
 from lapa_ros.remote import GraphError
 
 from lapa_core.errors import ContractError
@@ -26,3 +29,20 @@ def test_a_pause_of_the_joint_states_is_named():
 def test_too_few_deltas_for_a_percentile_are_refused():
     with pytest.raises(ContractError, match="at least 10"):
         BenchArmConfig(deltas=9)
+
+
+def test_a_process_that_does_not_hear_its_interrupt_is_not_left_behind(tmp_path, monkeypatch):
+    deaf, ready = tmp_path / "deaf.py", tmp_path / "ready"
+    deaf.write_text(
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with node_process("deaf", {}, end_s=0.2) as process:
+        end_s = time.monotonic() + 20.0
+        while not ready.exists():
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+    assert process.returncode == -9
