@@ -66,7 +66,7 @@ def stamps():
 @pytest.fixture(scope="session")
 def write_video():
     """Write frames at given times [s], in any container and codec."""
-    av = pytest.importorskip("av")
+    import av
 
     def write(path, frames, times_s, codec="libx264", options=None):
         with av.open(str(path), "w") as container:

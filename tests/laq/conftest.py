@@ -36,7 +36,6 @@ class LabelWorld(NamedTuple):
 
 @pytest.fixture(scope="session")
 def label_world(tmp_path_factory):
-    pytest.importorskip("av")
     from lapa_core.data.index import IndexConfig, build_index
     from tests.laq.test_label import save_model
 

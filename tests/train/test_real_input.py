@@ -81,7 +81,8 @@ def test_the_probe_runs_on_bridge(tmp_path, bridge):
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("webm", "libvpx")])
 def test_the_laq_trains_from_plain_video_files(tmp_path, bridge, suffix, codec):
-    av = pytest.importorskip("av")
+    import av
+
     source = open_source(bridge)
     for index in range(3):
         frames = source.episode(index, image_px=64).frames[:12]
