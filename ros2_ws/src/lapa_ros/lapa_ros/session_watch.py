@@ -58,15 +58,15 @@ def shortcomings(quality: Quality, limits: RowLimits, control_rate_hz: float) ->
 
 def describe(quality: Quality) -> str:
     """Return the figures as one line."""
-    topics = [f"{topic} {t.rate_hz:.1f} Hz" for topic, t in quality.topics.items()]
+    others = [f"{topic} {t.rate_hz:.1f} Hz" for topic, t in quality.topics.items()]
     if quality.unseen:
-        topics.append(f"{quality.unseen} deltas before the first frame or pose")
+        others.append(f"{quality.unseen} deltas before the first frame or pose")
     if quality.rows < 2:
-        return ", ".join(["no rows yet", *topics])
+        return ", ".join(["no rows yet", *others])
     rows = f"{quality.rows} rows at {quality.row_rate_hz:.2f} Hz, longest gap {quality.row_gap_s:.2f} s"
     frames = f"frame age p95 {1e3 * quality.frame_age_p95_s:.0f} ms"
     shares = f"{quality.still_share:.0%} still, {quality.saturated_share:.0%} at the caps"
-    return ", ".join([rows, frames, shares, *topics])
+    return ", ".join([rows, frames, shares, *others])
 
 
 class EpisodeWatch:

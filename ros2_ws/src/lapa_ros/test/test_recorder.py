@@ -167,15 +167,16 @@ def test_an_episode_holds_every_message_in_order_and_its_facts(recorder, spinner
 @pytest.mark.parametrize("profile", [qos.JOINT_STATES, qos_profile_sensor_data])
 def test_what_the_hand_did_is_recorded_beside_the_rest(spinner, tmp_path, profile):
     """Of a driver of either reliability, by the topics that a recorder has by itself."""
-    spinner.start(RecorderNode, folder=str(tmp_path), required=["joint_states"])
+    node = spinner.start(RecorderNode, folder=str(tmp_path), required=["joint_states"])
     talker = Talker(spinner, tmp_path)
     joy = talker.node.create_publisher(Joy, "joy", profile)
     spinner.wait(joy.get_subscription_count, "the recorder's subscription")
     episode_id = talker.start_when_heard()
     for number in range(5):
         joy.publish(Joy(axes=[float(number)], buttons=[number % 2]))
-        time.sleep(0.02)
-    time.sleep(0.2)
+        spinner.wait(
+            lambda written=number + 1: node._session.file.num_written[-1] == written, "the reading"
+        )
     talker.stop()
     told = decoded(tmp_path / f"{episode_id}.mcap", "/joy")
     assert [(message.axes[0], message.buttons[0]) for message in told] == [
