@@ -18,7 +18,7 @@ class LaqLabelConfig:
 
     data: Path
     """Data set, index of `lapa data index`, or mixture (*.yaml): of that, each corpus gets a folder of its own,
-    with every clip, also those that `min_motion` leaves out of training."""
+    with every clip, also those that `min_motion` leaves out: `lapa vla pretrain` takes an index whole."""
     checkpoint: Path
     """Directory of the trained model."""
     out: Path | None = None

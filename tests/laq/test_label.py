@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from lapa_core.laq.conv import ConvLaq
 from lapa_core.laq.label import label
 from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.label_plan import SPAN_ROWS, Span, plan_shards
+from lapa_core.laq.label_shard import make_shard
 from lapa_core.laq.label_source import identify
 from lapa_core.laq.labels import LatentLabels
 from tests.toy import toy_store
@@ -137,6 +140,22 @@ def test_whole_shards_are_not_made_again(tmp_path, checkpoint):
     label(config(tmp_path, checkpoint), store)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {"labels-00003.parquet"}
+
+
+def test_a_second_run_at_once_waits_and_makes_nothing(tmp_path, checkpoint, monkeypatch):
+    made = []
+
+    def slowly(shard, **given):
+        made.append(shard.number)
+        time.sleep(0.05)
+        return make_shard(shard, **given)
+
+    monkeypatch.setattr("lapa_core.laq.label.make_shard", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(label, config(tmp_path, checkpoint), toy_store()) for _ in range(2)]
+        (folder,) = {run.result() for run in runs}
+    assert made == list(range(6))
+    assert len(LatentLabels.load(folder).codes_PK) == 12 * 6
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path, checkpoint):
