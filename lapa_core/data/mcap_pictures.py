@@ -64,9 +64,9 @@ def read_chosen_pictures(
     if chunks is None:
         yield from read_pictures(path, topic, numbers).items()
         return
-    if chunks.ends_C[-1:].sum() != num_frames:
+    if chunks.ends_C[-1] != num_frames:
         raise DataError(
-            f"{path} holds {chunks.ends_C[-1:].sum()} pictures of {topic}, the index says {num_frames}; run "
+            f"{path} holds {chunks.ends_C[-1]} pictures of {topic}, the index says {num_frames}; run "
             "`lapa data index` again"
         )
     decode = MessageDecoder(path)
