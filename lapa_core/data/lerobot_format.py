@@ -54,8 +54,11 @@ AUTO_FEATURES: dict[str, dict[str, Any]] = {
 
 Features = dict[str, dict[str, Any]]
 
-_NOT_NUMBERS = ("video", "image", "string", "language")
+NOT_NUMBERS = ("video", "image", "string", "language")
 """Types of features that are no numpy type."""
+
+PARQUET_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises on a file that is missing or damaged; the last on a name in it."""
 
 
 def make_features(
@@ -248,12 +251,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a parquet file to be read with its checksums; this and the reading may raise `PARQUET_DAMAGE`."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a parquet file, or raise DataError when it is missing or damaged."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             return file.read(columns=list(columns) if columns else None)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except PARQUET_DAMAGE as error:
         raise DataError(
             f"{path} cannot be read ({error}); it is missing, damaged, or its writer was killed: "
             "copy it again or leave its episodes out"
@@ -323,12 +331,12 @@ def _check_features(where: Path, features: Any) -> None:
         if not (_is_type(dtype) and whole and len(sizes) == num_axes):
             raise DataError(
                 f"{where}: feature {name} has dtype {dtype!r} and shape {shape!r}; a numpy type or one of "
-                f"{list(_NOT_NUMBERS)} and whole sizes are needed, three of them for pictures"
+                f"{list(NOT_NUMBERS)} and whole sizes are needed, three of them for pictures"
             )
 
 
 def _is_type(dtype: Any) -> bool:
-    if dtype in _NOT_NUMBERS:
+    if dtype in NOT_NUMBERS:
         return True
     try:
         return isinstance(dtype, str) and np.dtype(dtype).kind in "biuf"

@@ -69,8 +69,7 @@ class LeRobotSource:
         return {
             name: fmt.column_to_numpy(table[name], feature)
             for name, feature in self.features.items()
-            if name in table.column_names
-            and feature["dtype"] not in ("video", "image", "string", "language")
+            if name in table.column_names and feature["dtype"] not in fmt.NOT_NUMBERS
         }
 
     def episode(self, index: int, image_px: int | None = None) -> Episode:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lapa_core.data import lerobot_format as fmt
@@ -26,8 +25,6 @@ KEPT_BYTES = 64 * 2**20
 """Memory of a process for encoded pictures [bytes]."""
 _KEPT_FILES = 1024
 _EPISODE = "episode_index"
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
-"""What pyarrow raises on a file that is missing or damaged; the last on a name in it."""
 
 _row_groups: Kept[pa.ChunkedArray] = Kept(KEPT_BYTES, lambda column: column.nbytes)
 
@@ -83,7 +80,7 @@ def _episode(
     try:
         state = path.stat()
         places = _places(path, (state.st_mtime_ns, state.st_size))
-    except _DAMAGE as error:
+    except fmt.PARQUET_DAMAGE as error:
         raise _unreadable(path, error) from error
     if missing := {camera, _EPISODE} - places.columns:
         raise DataError(f"{path} has no column {', '.join(sorted(missing))}; write the set again")
@@ -98,7 +95,7 @@ def _episode(
 
 @lru_cache(maxsize=_KEPT_FILES)
 def _places(path: Path, version: tuple[int, int]) -> _Places:
-    with _open(path) as file:
+    with fmt.open_parquet(path) as file:
         columns = frozenset(file.schema_arrow.names)
         lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         episodes = np.zeros(0, np.int64)
@@ -107,15 +104,11 @@ def _places(path: Path, version: tuple[int, int]) -> _Places:
     return _Places(version, columns, episodes, np.cumsum([0, *lengths]))
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, page_checksum_verification=True)
-
-
 def _read_group(path: Path, group: int, camera: str) -> pa.ChunkedArray:
     try:
-        with _open(path) as file:
+        with fmt.open_parquet(path) as file:
             return file.read_row_group(group, columns=[camera])[camera]
-    except _DAMAGE as error:
+    except fmt.PARQUET_DAMAGE as error:
         raise _unreadable(path, error) from error
 
 

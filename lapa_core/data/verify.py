@@ -128,7 +128,7 @@ class _Checker:
                     f"info.json: feature {name} is {found}; dtype {feature['dtype']} is needed"
                 )
         for name, feature in self.features.items():
-            numeric = feature["dtype"] not in ("video", "image", "string", "language")
+            numeric = feature["dtype"] not in fmt.NOT_NUMBERS
             if "/" in name or ("image" in name and numeric):
                 self._say(f"info.json: feature name {name!r} breaks the format's tools: rename it")
             said = feature.get("info")

@@ -112,7 +112,7 @@ class _RowChecker:
             feature = self.features[column]
             if feature["dtype"] == "image" and self.decode:
                 self._check_pictures(name, column, table[column])
-            if feature["dtype"] in ("image", "string", "language"):
+            if feature["dtype"] in fmt.NOT_NUMBERS:
                 continue
             try:
                 columns[column] = fmt.column_to_numpy(table[column], feature)

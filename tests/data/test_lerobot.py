@@ -16,6 +16,7 @@ from lapa_core.data.lerobot_format import make_features
 from lapa_core.data.video import VideoQuality, decode_frames, encode_video
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
+from tests.data.conftest import png
 
 
 def test_what_is_written_comes_back(make_set, stamps):
@@ -162,20 +163,12 @@ def test_official_layout_is_read(tmp_path, stamps, make_set):
 
 def test_images_in_the_table_are_read(tmp_path, make_set, stamps):
     """Sets without video keep PNG bytes in the rows."""
-    import io
-
-    from PIL import Image
-
     path = make_set(lengths=(4,))
     info = json.loads((path / "meta/info.json").read_text())
     key = "observation.images.front"
     info["features"][key]["dtype"] = "image"
     (path / "meta/info.json").write_text(json.dumps(info))
-    cells = []
-    for frame in stamps.clip(7, 4):
-        stream = io.BytesIO()
-        Image.fromarray(frame).save(stream, "PNG")
-        cells.append({"bytes": stream.getvalue(), "path": None})
+    cells = [{"bytes": png(frame), "path": None} for frame in stamps.clip(7, 4)]
     file = path / "data/chunk-000/file-000.parquet"
     pq.write_table(pq.read_table(file).append_column(key, pa.array(cells)), file)
     assert stamps.read_all(LeRobotSource(path).episode(0).frames) == [7, 8, 9, 10]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`verify` finds every fault, those above all that the format's own loader lets pass."""
 
-import io
 import json
 import re
 
@@ -9,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from lapa_core.data.lerobot import LeRobotSource
 from lapa_core.data.verify import verify
 from lapa_core.data.video import VideoQuality, encode_video
 from lapa_core.errors import DataError
+from tests.data.conftest import png
 
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
@@ -248,10 +247,7 @@ def test_pictures_in_tables_are_decoded(tmp_path, make_set, stamps):
     path = make_set(lengths=(3,))
     features = json.loads((path / INFO).read_text())["features"]
     edit_json(path / INFO, features={**features, CAMERA: {**features[CAMERA], "dtype": "image"}})
-    files = []
-    for frame in stamps.clip(7, 3):
-        Image.fromarray(frame).save(stream := io.BytesIO(), "PNG")
-        files.append(stream.getvalue())
+    files = [png(frame) for frame in stamps.clip(7, 3)]
 
     def problems(cells):
         table = pq.read_table(path / DATA)
@@ -264,8 +260,7 @@ def test_pictures_in_tables_are_decoded(tmp_path, make_set, stamps):
     assert problems(whole) == ()
     (damaged,) = problems([whole[0], {"bytes": files[1][:-40], "path": None}, whole[2]])
     assert f"{CAMERA} row 1 cannot be read" in damaged
-    Image.fromarray(stamps.draw(1, 32)).save(stream := io.BytesIO(), "PNG")
-    (small,) = problems([*whole[:2], {"bytes": stream.getvalue(), "path": None}])
+    (small,) = problems([*whole[:2], {"bytes": png(stamps.draw(1, 32)), "path": None}])
     assert f"{CAMERA} row 2 has shape (32, 32, 3)" in small
 
 
