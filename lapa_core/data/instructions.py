@@ -33,7 +33,7 @@ def read_instructions(
         raise DataError(f"{path}: the file of instructions is missing; correct its name")
     instructions: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}); save it as that") from error
     for number, line in enumerate(lines, start=1):

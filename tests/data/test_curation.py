@@ -44,6 +44,12 @@ def test_lines_that_make_no_sense_are_refused(tmp_path, line, reason):
         load_marks(tmp_path)
 
 
+def test_a_note_may_hold_what_only_python_takes_for_the_end_of_a_line(tmp_path):
+    line = '{"episode": "a.mcap", "keep": false, "note": "one\u2028two"}'
+    (tmp_path / CURATION_NAME).write_text(line + "\n", encoding="utf-8")
+    assert load_marks(tmp_path)["a.mcap"].note == "one\u2028two"
+
+
 def test_a_file_of_another_encoding_is_refused(tmp_path):
     line = '{"episode": "a.mcap", "keep": false, "note": "stößt an"}'
     (tmp_path / CURATION_NAME).write_bytes(line.encode("latin-1"))

@@ -104,6 +104,9 @@ def test_instructions_of_the_mixture_take_the_place_of_the_index(tmp_path, index
         write(tmp_path, "corpora: [{data: index, gap_s: 0.5, instructions: texts.jsonl}]")
     )
     assert [clip.instruction for clip in open_corpus(config).index.clips] == ["", "wait"]
+    line["instruction"] = "wait\u2028here"  # a line of its own only to str.splitlines
+    (tmp_path / "texts.jsonl").write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+    assert open_corpus(config).index.clips[1].instruction == line["instruction"]
     (tmp_path / "texts.jsonl").write_bytes(b'{"video": "still.mp4", "instruction": "k\xe4se"}')
     with pytest.raises(DataError, match="not UTF-8"):
         open_corpus(config)
