@@ -33,6 +33,8 @@ Arm = Literal["left", "right"]
 _ALOHA_COLUMNS = {"left": slice(0, 7), "right": slice(7, 14)}
 _ALOHA_MODEL, _ALOHA_HZ = "vx300s", 50.0
 """ALOHA's followers are ViperX-300s; it records at 50 Hz, which its files do not say."""
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
+"""What h5py raises on a file that is missing, or damaged inside."""
 
 
 def list_hdf5(path: Path) -> list[Path]:
@@ -349,10 +351,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except DataError:
         raise
-    except (
-        OSError,
-        KeyError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # a damaged group is any of these
+    except _DAMAGE as error:
         raise DataError(f"{path} cannot be read ({error}); copy it again") from error
