@@ -163,8 +163,10 @@ class Teleop:
         return not -CommandGate.CLOCK_TOLERANCE_S <= now_s - stamp_s <= self._timeout_s
 
     def hear_arm(self, seen: ArmSeen) -> None:
-        """Take what the arm node says."""
+        """Take what the arm node says: one that does not obey must not start by itself when it does again."""
         self._seen = seen
+        if not seen.report.obeys:
+            self._open.discard("hold")
 
     def receive(self, controls: Controls, now_s: float) -> list[str]:
         """Take one reading; return the verbs whose buttons went down with it."""
@@ -176,6 +178,8 @@ class Teleop:
         self._controls, self._received_s = controls, now_s
         self._open |= SWITCHES - controls.pressed
         down = controls.pressed - before
+        if "stop" in down:  # at once: an arm that is cleared before the next tick would go on
+            self._open.discard("hold")
         self._toggles |= "gripper" in down and "hold" in controls.pressed
         return sorted(down & VERBS)
 
@@ -223,12 +227,11 @@ class Teleop:
             return "the device is silent"
         if "hold" not in self._controls.pressed:
             return SWITCH_OPEN
-        if "hold" not in self._open:
-            return "let go of the switch first"
         arm = self._seen.report if self._seen is not None else None
         if blocker := arm_blocker(arm, self._contract, now_s, "this teleoperation"):
-            self._open.discard("hold")  # the arm must not start by itself when it obeys again
-        return blocker
+            self._open.discard("hold")
+            return blocker
+        return "" if "hold" in self._open else "let go of the switch first"
 
     def _stale(self, now_s: float) -> bool:
         if self._controls is None:

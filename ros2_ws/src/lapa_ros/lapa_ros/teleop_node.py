@@ -90,7 +90,7 @@ class TeleopNode(ManagedNode):
         """Send nothing more; the arm then holds by its watchdog, which does not watch the ready move: that is ended."""
         self.destroy_timer(self._timer)
         if self._logic.end():
-            self._end_ready_move()
+            self._call("hold")
 
     def before_shutdown(self) -> None:
         """End a ready move while its answer still arrives, unless the arm, interrupted too, says that it parks."""
@@ -141,7 +141,7 @@ class TeleopNode(ManagedNode):
 
     def _on_arm(self, state: ArmState) -> None:
         now_s = self.now_s()
-        self._arm_parks = state.mode in (ArmState.MODE_PARKING, ArmState.MODE_PARKED)
+        self._arm_parks = state.mode == ArmState.MODE_PARKING
         pose_44 = from_pose(state.commanded_pose)
         report = read_report(state, now_s)
         self._logic.hear_arm(
@@ -203,9 +203,9 @@ class TeleopNode(ManagedNode):
         )
 
     def _end_ready_move(self) -> None:
-        if self._waits is not None:
-            self.destroy_timer(self._waits)
-            self._waits = None
+        assert self._waits is not None, "its timer"
+        self.destroy_timer(self._waits)
+        self._waits = None
         if not self._arm_parks:  # or ~/hold would leave it in the air
             self._call("hold")
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hold-to-run: when a delta goes out, what is in it, and everything that ends it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,6 +154,30 @@ def test_an_arm_that_does_not_obey_gets_nothing_until_the_switch_was_opened(benc
     bench.arm = good
     bench.run(0.5, "hold", motion=(1.0,))
     assert len(bench.sent) == sent, "the arm would start by itself once it is cleared"
+    bench.tick()
+    bench.tick("hold")
+    assert len(bench.sent) == sent + 1
+
+
+def test_a_stop_that_is_cleared_at_once_wants_the_switch_opened_too(bench):
+    """Regression pinned: what came and went between two ticks was not looked at."""
+    bench.run(0.5, "hold", motion=(1.0,))
+    sent, obeys = len(bench.sent), ArmReport(received_s=bench.now_s, **bench.arm)
+    for report in (replace(obeys, obeys=False, reason="stopped by a person"), obeys):
+        bench.teleop.hear_arm(ArmSeen(report=report, gripper=0.0, tool_33=np.eye(3)))
+    bench.run(0.5, "hold", motion=(1.0,))
+    assert len(bench.sent) == sent
+    bench.tick()
+    bench.tick("hold")
+    assert len(bench.sent) == sent + 1
+
+
+def test_the_stop_button_wants_the_switch_opened_whatever_the_arm_says(bench):
+    bench.run(0.5, "hold", motion=(1.0,))
+    sent = len(bench.sent)
+    assert bench.tick("hold", "stop", motion=(1.0,)) == ["stop"]
+    bench.run(0.5, "hold", motion=(1.0,))
+    assert len(bench.sent) == sent
     bench.tick()
     bench.tick("hold")
     assert len(bench.sent) == sent + 1

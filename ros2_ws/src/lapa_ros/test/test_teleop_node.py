@@ -16,6 +16,7 @@ from lapa_ros.clock import to_seconds
 from lapa_ros.remote import call
 from lapa_ros.teleop_input_node import RETRY_S, TeleopInputNode
 from lapa_ros.teleop_joystick import AXIS, BUTTON, EVENT, INITIAL
+from lapa_ros.teleop_logic import SWITCHES
 from lapa_ros.teleop_node import TeleopNode
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
@@ -89,6 +90,12 @@ class Hand:
         )
         return away_m
 
+    def let_go(self, teleop=None):
+        """Let go of everything until `teleop` has seen it: a switch that is down before that does not count."""
+        self.teleop = teleop or self.teleop
+        self.press()
+        self._spinner.wait(lambda: self.teleop._logic._open == SWITCHES, "the switches, seen open")
+
     def wait_mode(self, mode):
         self._spinner.wait(lambda: self.states and self.states[-1][1].mode == mode, f"mode {mode}")
 
@@ -99,10 +106,10 @@ class Hand:
 @pytest.fixture
 def hand(spinner, request):
     spinner.start(ArmNode, backend="dry_run", max_command_age_s=0.5)
-    spinner.start(TeleopNode, **{**TELEOP, **getattr(request, "param", {})})
+    teleop = spinner.start(TeleopNode, **{**TELEOP, **getattr(request, "param", {})})
     hand = Hand(spinner)
     hand.wait_mode(ArmState.MODE_HOLDING)
-    time.sleep(0.3)  # the switch is seen open
+    hand.let_go(teleop)
     return hand
 
 
@@ -145,18 +152,17 @@ def test_the_stop_button_stops_and_the_hand_must_open_before_it_moves_again(hand
     num = len(hand.deltas)
     time.sleep(0.5)
     assert len(hand.deltas) == num
-    hand.press()
-    time.sleep(0.2)
+    hand.let_go()
     hand.press(RB)
     hand.wait_mode(ArmState.MODE_TRACKING)
 
 
 def test_a_stop_that_nobody_answers_is_said(spinner, capfd):
     arm = spinner.start(ArmNode, backend="dry_run")
-    spinner.start(TeleopNode, **TELEOP)
+    teleop = spinner.start(TeleopNode, **TELEOP)
     hand = Hand(spinner)
     hand.wait_mode(ArmState.MODE_HOLDING)
-    time.sleep(0.3)  # the button is seen open
+    hand.let_go(teleop)
     spinner.hang(arm)
     hand.press(STOP)
     said = []
