@@ -61,13 +61,14 @@ class ArmNode(ManagedNode):
             self._logic.stop()
         self._troubles = Troubles(self.say)
         self._warn_of_a_slow_park()
+        # Requests that wait together are served in this order: what ends a motion is the last, and stays.
         services = {
-            "stop": self._stop,
             "clear": self._clear,
-            "hold": self._hold,
             "ready": self._ready,
             "park": self._park,
             "release": self._release,
+            "hold": self._hold,
+            "stop": self._stop,
         }
         for name, handler in services.items():
             self.create_service(Trigger, f"~/{name}", handler)

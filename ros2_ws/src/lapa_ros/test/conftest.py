@@ -84,6 +84,10 @@ class Spinner:
         """Spin a node no more: it stands still, as a process that was stopped."""
         self._executor.remove_node(node)
 
+    def resume(self, node: Node) -> None:
+        """Spin it again."""
+        self._executor.add_node(node)
+
     def start(self, kind: type[Node], **parameters: object) -> Any:
         """Return a lifecycle node that is configured, active and spun."""
         overrides = [Parameter(key, value=value) for key, value in parameters.items()]

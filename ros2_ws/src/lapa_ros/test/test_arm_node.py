@@ -72,6 +72,10 @@ class Peer:
     def call(self, name):
         return call(self._clients[name], Trigger.Request())
 
+    def ask(self, name):
+        """Call a service without waiting; return what its answer comes in."""
+        return self._clients[name].call_async(Trigger.Request())
+
     def wait_mode(self, mode):
         self._spinner.wait(lambda: self.states and self.states[-1].mode == mode, f"mode {mode}")
 
@@ -153,6 +157,31 @@ def test_stop_is_latched_until_clear(peer):
     assert peer.call("clear").success
     peer.send()
     peer.wait_counts(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "mode", "reason"),
+    [
+        (["stop"], ["clear", "stop"], ArmState.MODE_STOPPED, "stopped by a person"),
+        ([], ["stop", "clear"], ArmState.MODE_STOPPED, "stopped by a person"),
+        ([], ["ready", "hold"], ArmState.MODE_HOLDING, "held by request"),
+        ([], ["park", "hold"], ArmState.MODE_HOLDING, "held by request"),
+    ],
+)
+def test_of_requests_that_wait_together_what_ends_a_motion_is_served_last(
+    arm, peer, spinner, before, asked, mode, reason
+):
+    """Regression pinned: services are served as they were made, not as they were asked; a stop was cleared again."""
+    for name in before:
+        peer.call(name)
+    spinner.hang(arm)
+    answers = [peer.ask(name) for name in asked]
+    time.sleep(0.3)  # all of them lie there
+    spinner.resume(arm)
+    spinner.wait(lambda: all(answer.done() for answer in answers), "the answers")
+    time.sleep(0.3)  # longer than the move to the ready pose takes
+    assert peer.states[-1].mode == mode
+    assert reason in peer.states[-1].reason
 
 
 def test_park_then_ready(peer):
