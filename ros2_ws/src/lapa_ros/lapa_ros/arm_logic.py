@@ -114,6 +114,7 @@ class ArmLogic:
         self._blind, self._has_worked = True, False
         self._slewed_rad = self.controller.sample(0.0)
         self._last_applied_s = self._ticked_s = self._sent_s = float("-inf")
+        self._deaf_s = float("-inf")  # until then it did not obey, or was asked to hold
         self._asked_for_release_s = float("-inf")
         self._said_refusals: set[str] = set()
 
@@ -143,7 +144,7 @@ class ArmLogic:
         try:
             self._sources.check(command.source, now_s)
             delta = self._gate.check(command, now_s, tracking=self.mode is Mode.TRACKING)
-            measured = self._ready_to_track(now_s)
+            measured = self._ready_to_track(command, now_s)
             if self._sources.take(command.source, now_s):
                 self._hold(measured, Mode.HOLDING, f"{command.source} takes the arm", "info")
                 self._said_refusals.clear()
@@ -168,6 +169,8 @@ class ArmLogic:
     def tick(self, now_s: float) -> None:
         """Send the joint target of this instant, after the checks that make the arm hold."""
         ticked_s, self._ticked_s = self._ticked_s, now_s
+        if self.mode not in (Mode.HOLDING, Mode.TRACKING):
+            self._deaf_s = now_s
         measured, trouble = self._backend.measured(), self._backend.trouble()
         if trouble and self.mode is Mode.WAITING:
             self.reason = trouble
@@ -216,8 +219,8 @@ class ArmLogic:
             self._hold(measured, Mode.STOPPED, "stopped by a person; call ~/clear to go on")
         return self.reason
 
-    def clear(self) -> str:
-        """End a latched stop; the arm goes on holding until the next command.
+    def clear(self, now_s: float) -> str:
+        """End a latched stop; the arm goes on holding until the next command that is made from now on.
 
         Raises:
             ActionError: the arm is not stopped, or what stopped it lasts.
@@ -228,6 +231,7 @@ class ArmLogic:
             )
         if trouble := self._backend.trouble():
             raise ActionError(f"the arm stays stopped: {trouble}")
+        self._deaf_s = now_s
         measured = self._backend.measured()
         if measured is None or self._blind:
             self._enter(Mode.WAITING, "cleared; no joint states yet", "info")
@@ -235,8 +239,8 @@ class ArmLogic:
             self._hold(measured, Mode.HOLDING, "cleared by a person; waiting for commands", "info")
         return self.reason
 
-    def hold(self) -> str:
-        """Hold the measured position and anchor the target there; the next good command starts tracking.
+    def hold(self, now_s: float) -> str:
+        """Hold the measured position and anchor the target there; the next good command made from now on is tracked.
 
         Raises:
             ActionError: the arm is stopped, parked, or waits for joint states.
@@ -244,7 +248,7 @@ class ArmLogic:
         measured = self._measured_or_raise()
         if self.mode is Mode.PARKED:
             raise ActionError("the arm is parked; call ~/ready first")
-        self._move = None
+        self._move, self._deaf_s = None, now_s
         self._hold(measured, Mode.HOLDING, "held by request; waiting for commands", "info")
         return self.reason
 
@@ -370,9 +374,15 @@ class ArmLogic:
         else:
             self._enter(Mode.HOLDING, "in the ready pose; waiting for commands", "info")
 
-    def _ready_to_track(self, now_s: float) -> Measurement:
+    def _ready_to_track(self, command: Command, now_s: float) -> Measurement:
         if self.mode not in (Mode.HOLDING, Mode.TRACKING) or self._blind:
             raise Refused("mode", f"the arm is {self.mode.name.lower()}: {self.reason}")
+        # On its way, or thought about, while the arm was stopped or held: what it was meant for is over.
+        seen_s = command.stamp_s if command.observation_s is None else command.observation_s
+        if (early_s := self._deaf_s - min(command.stamp_s, seen_s)) > 0.0:
+            raise Refused(
+                "stale", f"stale command: {early_s:.3f} s from before the arm obeyed again"
+            )
         measured = self._backend.measured()
         assert measured is not None, "HOLDING and TRACKING imply a measurement"
         if problem := self._backend.trouble() or self._joints_problem(measured, now_s):
@@ -430,6 +440,7 @@ class ArmLogic:
 
     def _forget_times(self, measured: Measurement, now_s: float, step_s: float) -> None:
         """The clock was set back: the watchdog and a move under way are timed by one that no longer counts."""
+        self._deaf_s = now_s
         self._gate.forget_times()
         self._sources.forget_times(now_s)
         self._astray_since_s = None

@@ -264,10 +264,10 @@ class ArmNode(ManagedNode):
         return self._answer(response, self._logic.stop)
 
     def _clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._answer(response, self._logic.clear)
+        return self._answer(response, lambda: self._logic.clear(self.now_s()))
 
     def _hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._answer(response, self._logic.hold)
+        return self._answer(response, lambda: self._logic.hold(self.now_s()))
 
     def _ready(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(response, lambda: self._logic.move_to_ready(self.now_s()))

@@ -196,12 +196,64 @@ def test_stop_is_latched_until_cleared(bench):
         bench.run(0.3)
     assert bench.logic.mode is Mode.STOPPED
     np.testing.assert_allclose(bench.arm.joints_rad, where_rad, atol=1e-6)
-    for refused in (lambda: bench.logic.park(bench.clock()), bench.logic.hold):
+    for refused in (bench.logic.park, bench.logic.hold):
         with pytest.raises(ActionError, match="clear"):
-            refused()
-    bench.logic.clear()
+            refused(bench.clock())
+    bench.logic.clear(bench.clock())
     assert bench.logic.mode is Mode.HOLDING
+    bench.run(0.02)
     assert bench.command()
+
+
+def _stop_and_clear(bench):
+    bench.logic.stop()
+    bench.logic.clear(bench.clock())
+
+
+def _hold(bench):
+    bench.logic.hold(bench.clock())
+
+
+def _move_to_ready(bench):
+    bench.logic.move_to_ready(bench.clock())
+    while bench.logic.mode is not Mode.HOLDING:
+        bench.run(0.02)
+
+
+def _lose_the_joint_states(bench):
+    bench.arm.connected = False
+    bench.run(bench.logic.contract.max_joint_state_age_s + 0.02)
+    bench.arm.connected = True
+    bench.run(0.02)
+
+
+def _deactivate_and_activate(bench):
+    bench.logic.halt("deactivated")
+    bench.logic.begin()
+    bench.run(0.02)
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [_stop_and_clear, _hold, _move_to_ready, _lose_the_joint_states, _deactivate_and_activate],
+)
+def test_what_was_made_or_seen_before_an_interruption_does_not_move_the_arm_after_it(
+    bench, interrupt
+):
+    """Regression pinned: a delta or a thought on its way undid a hold, or a stop that was cleared at once."""
+    bench.step()
+    bench.run(0.4)
+    begun_s = bench.clock()
+    bench.clock.now_s += 0.01
+    interrupt(bench)
+    target_44 = bench.logic.controller.target_44.copy()
+    for changes in ({"stamp_s": begun_s, "observation_s": None}, {"observation_s": begun_s}):
+        assert not bench.command(**changes)
+        assert "stale" in bench.logic.last_refusal
+    assert "from before the arm obeyed again" in bench.logic.last_refusal
+    bench.run(0.3)
+    np.testing.assert_allclose(bench.logic.controller.target_44, target_44, atol=1e-9)
+    assert bench.command(), "of one that was made and seen since"
 
 
 def test_stop_survives_missing_joint_states(bench):
@@ -252,7 +304,7 @@ def test_an_arm_that_is_moved_by_hand_is_anchored_where_it_is(bench):
 def test_hold_anchors_the_target_at_the_measured_joints(bench):
     bench.command()
     bench.run(0.06)
-    bench.logic.hold()
+    bench.logic.hold(bench.clock())
     np.testing.assert_allclose(bench.logic.controller.sample(bench.clock()), bench.arm.joints_rad)
 
 
@@ -374,7 +426,7 @@ def test_a_delta_before_the_first_measured_tick_of_an_activation_is_refused(benc
     bench.logic.begin()
     assert not bench.command()
     assert "not measured yet" in bench.logic.last_refusal
-    bench.run(0.02)
+    bench.run(0.04)
     assert bench.command()
 
 
@@ -410,7 +462,7 @@ def test_a_stop_ends_what_the_gripper_does_and_a_hold_keeps_a_grasp(bench):
     """Regression pinned: a gripper went on closing after ~/stop."""
     bench.arm.gripper = 0.7  # on its way
     bench.command(values=(0, 0, 0, 0, 0, 0, 0.0))
-    bench.logic.hold()
+    bench.logic.hold(bench.clock())
     bench.run(0.02)
     assert bench.arm.opened[-1] == 0.0
     bench.logic.stop()
@@ -435,7 +487,8 @@ def test_no_command_starts_a_motion_from_near_singular_or_far_outside_the_box(
     if joints_rad == "sleep":
         joints_rad = contract.arm.sleep_rad
     bench.arm.joints_rad = np.array(joints_rad, dtype=float)
-    bench.logic.hold()
+    bench.logic.hold(bench.clock())
+    bench.run(0.02)
     assert not bench.command()
     assert "call ~/ready first" in bench.logic.last_refusal
     bench.logic.move_to_ready(bench.clock())
@@ -490,14 +543,14 @@ def test_a_motor_fault_stops_the_arm_until_it_is_mended_and_a_person_clears_it(b
         "the measured joints, once: a motor that restarts must not be sent anywhere"
     )
     with pytest.raises(ActionError, match="stays stopped: elbow: overload"):
-        bench.logic.clear()
+        bench.logic.clear(bench.clock())
     motors.joints_rad = motors.joints_rad - 0.2  # it sank
     where_rad = motors.joints_rad.copy()
     motors.fault = ""
     bench.run(0.2)
     assert bench.logic.mode is Mode.STOPPED
     np.testing.assert_allclose(motors.sent[-1], where_rad)
-    bench.logic.clear()
+    bench.logic.clear(bench.clock())
     assert bench.logic.mode is Mode.HOLDING
 
 

@@ -55,9 +55,9 @@ EVENTS = st.one_of(
     ),
     st.tuples(st.just(lambda rig, fault: rig.arm.inject(fault)),
               st.sampled_from(["stuck elbow", "overload waist", "limp", "dead_bus", "silent", "mend", "mend"])),
-    st.tuples(st.just(lambda rig, name: _try(getattr(rig.logic, name))), st.sampled_from(["stop", "clear", "hold"])),
+    st.tuples(st.just(lambda rig: rig.logic.stop())),
     st.tuples(st.just(lambda rig, name: _try(getattr(rig.logic, name), rig.clock())),
-              st.sampled_from(["park", "move_to_ready", "release"])),
+              st.sampled_from(["clear", "hold", "park", "move_to_ready", "release"])),
     st.tuples(st.just(lambda rig: (rig.logic.halt("deactivated"), rig.logic.begin()))),
 )  # fmt: skip
 

@@ -55,7 +55,7 @@ def test_targets_are_streamed_at_the_command_rate_and_none_is_faster_than_a_join
 def test_the_first_target_after_a_hold_is_one_tick_from_where_the_arm_is(clock):
     """Regression pinned: a target after a hold was not bounded; with a short `interpolation_s` it was a jump."""
     rig = Rig(replace(load_contract("wx250s"), interpolation_s=0.01), clock)
-    rig.logic.hold()
+    rig.logic.hold(rig.clock())
     rig.run(0.01)
     assert rig.command(x=0.05)
     step_rad = np.abs(np.array(rig.link.group[-1]) - rig.joints_rad()).max()
@@ -187,7 +187,7 @@ def test_a_fault_of_the_motors_stops_the_arm_and_is_latched(rig, fault, words, l
     assert took_s <= limit_s
     assert rig.run(2.0, until=lambda: words in rig.logic.reason) + took_s <= limit_s
     with pytest.raises(ActionError, match="stays stopped"):
-        rig.logic.clear()
+        rig.logic.clear(rig.clock())
     rig.run(1.0)
     rig.arm.inject("mend")
     where_rad = rig.joints_rad()
@@ -195,7 +195,8 @@ def test_a_fault_of_the_motors_stops_the_arm_and_is_latched(rig, fault, words, l
     rig.run(3.0)
     np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=5e-3)
     assert rig.logic.mode is Mode.STOPPED
-    rig.logic.clear()
+    rig.logic.clear(rig.clock())
+    rig.run(0.02)
     assert rig.command() or "~/ready" in rig.logic.last_refusal
 
 
@@ -236,7 +237,8 @@ def test_a_driver_that_goes_silent_is_held_for_set_up_anew_and_latched(rig):
     rig.arm.inject("mend")
     rig.run(3.0)
     assert rig.arm.read(["waist"], "Profile_Velocity") == [25]
-    rig.logic.clear()
+    rig.logic.clear(rig.clock())
+    rig.run(0.02)
     assert rig.command()
 
 
@@ -273,7 +275,7 @@ def test_joint_states_that_jump_for_good_are_not_followed_before_a_person_says_s
     assert all(abs(target_rad[0] - where_rad) < 0.01 for target_rad in rig.link.group)
     rig.run(3.0)
     assert rig.logic.mode is Mode.STOPPED
-    rig.logic.clear()
+    rig.logic.clear(rig.clock())
     rig.run(0.1)
     assert rig.logic.mode is Mode.HOLDING
     assert rig.link.group[-1][0] == pytest.approx(waist.position), "where the arm is by now"
@@ -344,7 +346,7 @@ def test_the_torque_of_a_parked_arm_is_cut_on_the_second_request_and_its_return_
         rig.logic.move_to_ready(rig.clock())
     rig.arm.set_torque(rig.arm.names("group", "all"), True)
     rig.run(3.0)
-    rig.logic.clear()
+    rig.logic.clear(rig.clock())
     rig.logic.move_to_ready(rig.clock())
     rig.run(6.0)
     assert rig.logic.mode is Mode.HOLDING

@@ -233,7 +233,7 @@ def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
     spinner.wait(
         lambda: np.abs(arm._logic.measured().joints_rad - ready_rad).max() > 0.3, "the arm to leave"
     )
-    arm._logic.hold()
+    arm._logic.hold(arm.now_s())
     errors = []
     node = ReplayNode(parameter_overrides=[Parameter("path", value=str(data_set))])
     monkeypatch.setattr(node.get_logger(), "error", errors.append)
@@ -241,7 +241,7 @@ def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
     node.trigger_configure()
     node.trigger_activate()
     spinner.wait(lambda: arm._logic.mode == ArmState.MODE_READYING, "the move to ready")
-    arm._logic.hold()
+    arm._logic.hold(arm.now_s())
     spinner.wait(node.finished.is_set, "the replay's end")
     assert node.exit_code == 1
     assert arm._logic.applied == 0
