@@ -53,6 +53,7 @@ class Readiness:
             sees no thought of what was asked before once it has the lock.
         asked: what is to be done.
         arm: what the arm node said last; None before that.
+        num_deaf: how often it said that it does not obey.
     """
 
     def __init__(self, contract: RobotContract):
@@ -61,11 +62,23 @@ class Readiness:
         self.lock = threading.RLock()
         self.asked = Asked("", 0)
         self.arm: ArmReport | None = None
+        self.num_deaf = 0
 
     @property
     def instruction(self) -> str:
         """The words of what is asked, or ""."""
         return self.asked.instruction
+
+    @property
+    def moment(self) -> tuple[Asked, int]:
+        """What changes with all that a thought must not outlive: another instruction, an arm that was stopped."""
+        return self.asked, self.num_deaf
+
+    def hear_arm(self, report: ArmReport) -> None:
+        """Take what the arm node says; after it does not obey, no thought that was begun before goes out."""
+        with self.lock:
+            self.arm = report
+            self.num_deaf += not report.obeys
 
     def instruct(self, instruction: str) -> None:
         """Ask for something, or for nothing with ""; no thought of what was asked before goes out after this."""
@@ -163,7 +176,7 @@ class PolicyWorker:
 
     def turn(self) -> None:
         """Wait for a due frame, at most `POLL_S`, and act on it if nothing forbids that."""
-        asked = self._readiness.asked
+        moment = self._readiness.moment
         letter = self._mailbox.take(self.POLL_S)
         newest, now_s = self._mailbox.newest(), self._clock()
         blocker = self._readiness.blocker(now_s, newest.stamp_s if newest else None)
@@ -172,7 +185,7 @@ class PolicyWorker:
         if blocker:
             self._failure = ""  # of frames that are gone
         elif letter is not None and not self._stop.is_set():
-            self._failure = self._think(letter, asked)
+            self._failure = self._think(letter, moment)
         self.waiting_for = blocker or self._failure
 
     def _say_blocker(self, blocker: str) -> None:
@@ -182,10 +195,11 @@ class PolicyWorker:
         quiet = blocker in ("", "no instruction")
         self._say("info" if quiet else "warn", f"not acting: {blocker}" if blocker else "acting")
 
-    def _think(self, letter: Letter[Any], asked: Asked) -> str:
+    def _think(self, letter: Letter[Any], moment: tuple[Asked, int]) -> str:
         """Turn a frame into a thought that goes out; return why there is none although there should be, or ""."""
-        if self._readiness.asked != asked:
-            self._mailbox.restart()  # the frame may be from before the instruction; the next one is not
+        asked, _ = moment
+        if self._readiness.moment != moment:
+            self._mailbox.restart()  # the frame may be from before that; the next one is not
             return self._failure
         begun_s = self._clock()
         if self._begun != asked:
@@ -211,7 +225,7 @@ class PolicyWorker:
             self.troubles.happened("late thoughts", f"no command: {text}", done_s)
             return f"inference is too slow: frames are over {self._readiness.max_age_s:g} s old after it"
         with self._readiness.lock:
-            if self._readiness.asked != asked or self._stop.is_set():
+            if self._readiness.moment != moment or self._stop.is_set():
                 return ""  # the world moved on while the policy thought
             self.num_steps += 1
             self.last = Thought(step=step, observation_s=letter.stamp_s, inference_s=inference_s)

@@ -192,7 +192,7 @@ class PolicyNode(ManagedNode):
             self.get_logger().warning(f"camera: {anew}")
 
     def _on_arm(self, state: ArmState) -> None:
-        self._readiness.arm = read_report(state, self.now_s())
+        self._readiness.hear_arm(read_report(state, self.now_s()))
         self._frozen.arm(state.measured_joints)
 
     def _on_task(self, state: TaskState) -> None:

@@ -48,11 +48,13 @@ class Bench:
         self.worker.POLL_S = 0.0
 
     def arm_says(self, obeys=True, reason="", contract_hash=None):
-        self.readiness.arm = ArmReport(
-            received_s=self.clock(),
-            obeys=obeys,
-            reason=reason,
-            contract_hash=contract_hash or self.hash,
+        self.readiness.hear_arm(
+            ArmReport(
+                received_s=self.clock(),
+                obeys=obeys,
+                reason=reason,
+                contract_hash=contract_hash or self.hash,
+            )
         )
 
     def frame(self, name="frame", age_s=0.0):
@@ -164,6 +166,39 @@ def test_what_is_asked_during_inference_voids_the_thought_even_in_the_same_words
     bench.frame()
     assert len(bench.thinker.seen) == 1
     assert bench.thoughts == []
+
+
+def test_a_stop_that_is_cleared_during_inference_voids_the_thought(bench):
+    """Regression pinned: a thought from before the stop went out after the clear."""
+    real = bench.thinker.act
+
+    def interrupted(frame, instruction):
+        bench.arm_says(obeys=False, reason="stopped by a person")
+        bench.arm_says()
+        return real(frame, instruction)
+
+    bench.thinker.act = interrupted
+    bench.frame()
+    assert len(bench.thinker.seen) == 1
+    assert bench.thoughts == []
+    bench.thinker.act = real
+    bench.frames(1)
+    assert len(bench.thoughts) == 1, "the instruction outlives the stop"
+
+
+def test_a_frame_that_was_taken_before_a_stop_is_not_acted_on_after_its_clear(bench):
+    real = bench.box.take
+
+    def take(timeout_s):
+        letter = real(timeout_s)
+        bench.arm_says(obeys=False, reason="stopped by a person")
+        bench.arm_says()
+        bench.box.take = real
+        return letter
+
+    bench.box.take = take
+    bench.frame("before")
+    assert bench.thinker.seen == []
 
 
 def test_a_frame_that_was_taken_before_the_instruction_does_not_answer_it(bench):
