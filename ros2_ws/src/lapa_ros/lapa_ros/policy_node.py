@@ -75,7 +75,7 @@ class PolicyNode(ManagedNode):
         for message, name, handler, profile in (
             (kind, topic, self._on_frame, qos.CAMERA),
             (String, "instruction", self._on_instruction, qos.INSTRUCTION_LIVE),
-            (ArmState, "arm_state", self._on_arm, qos.STATE),
+            (ArmState, "arm_state", self._on_arm, qos.STATES),
             (TaskState, "task_state", self._on_task, qos.STATE),
         ):
             self.create_subscription(message, name, handler, profile)

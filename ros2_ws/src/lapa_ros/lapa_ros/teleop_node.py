@@ -74,7 +74,7 @@ class TeleopNode(ManagedNode):
         self._asked: dict[Future, tuple[str, float]] = {}
         self._publisher = self.create_lifecycle_publisher(DeltaMsg, "delta", qos.DELTA)
         self._calls = {verb: self.create_client(Trigger, name) for verb, name in SERVICES.items()}
-        self.create_subscription(ArmState, "arm_state", self._on_arm, qos.STATE)
+        self.create_subscription(ArmState, "arm_state", self._on_arm, qos.STATES)
         self.create_subscription(Joy, "joy", self._on_joy, qos.INPUT)
         if isinstance(motion, LeaderMotion):
             self._leader = motion

@@ -190,6 +190,17 @@ def test_a_goal_given_again_in_the_same_words_gets_no_thought_of_the_old_one(
     assert all(to_seconds(delta.observation_stamp) > accepted_s for delta in robot.deltas)
 
 
+def test_a_stop_that_was_cleared_while_the_node_stood_still_is_heard(node, robot, spinner):
+    """Regression pinned: a subscription of depth 1 kept the newest state only."""
+    spinner.wait(lambda: node._readiness.arm, "the arm's state")
+    spinner.hang(node)
+    for robot.mode in (ArmState.MODE_STOPPED, ArmState.MODE_HOLDING):
+        time.sleep(0.15)  # the robot says it
+    assert node._readiness.num_deaf == 0
+    spinner.resume(node)
+    spinner.wait(lambda: node._readiness.num_deaf, "the stop")
+
+
 def test_a_publisher_that_does_not_latch_is_heard_without_a_warning(robot, capfd):
     """Regression pinned: the log said of `ros2 topic pub` that no message would be received, beside one that was."""
     publisher = robot.node.create_publisher(String, "instruction", qos.INSTRUCTION_LIVE)

@@ -13,6 +13,7 @@ PAIRS = [
     (qos.DELTA, qos.DELTA),
     (qos.DELTA, qos.RECORDED),
     (qos.STATE, qos.STATE),
+    (qos.STATE, qos.STATES),
     (qos.STATE, qos.RECORDED),
     (qos.JOINT_STATES, qos.RECORDED),
     (qos.JOINT_COMMANDS, qos.JOINT_COMMANDS),

@@ -157,6 +157,23 @@ def test_the_stop_button_stops_and_the_hand_must_open_before_it_moves_again(hand
     hand.wait_mode(ArmState.MODE_TRACKING)
 
 
+@pytest.mark.parametrize("hand", [{"input_timeout_s": 1.0}], indirect=True)
+def test_a_stop_that_is_cleared_while_teleop_stands_still_wants_the_switch_opened(hand, spinner):
+    """Regression pinned: a subscription of depth 1 kept the newest state only, and the arm went on."""
+    clients = [hand.node.create_client(Trigger, f"arm/{name}") for name in ("stop", "clear")]
+    assert all(client.wait_for_service(10.0) for client in clients)
+    hand.press(RB, axes=(0.0, 1.0))
+    hand.wait_mode(ArmState.MODE_TRACKING)
+    spinner.hang(hand.teleop)
+    for client in clients:
+        call(client, Trigger.Request())
+    spinner.resume(hand.teleop)
+    hand.wait_mode(ArmState.MODE_HOLDING)
+    num = len(hand.deltas)
+    time.sleep(0.5)
+    assert len(hand.deltas) == num
+
+
 def test_a_stop_that_nobody_answers_is_said(spinner, capfd):
     arm = spinner.start(ArmNode, backend="dry_run")
     teleop = spinner.start(TeleopNode, **TELEOP)
