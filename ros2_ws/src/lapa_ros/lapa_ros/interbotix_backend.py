@@ -161,17 +161,20 @@ class InterbotixBackend(TopicBackend):
         *joints, finger_m = joint_values(
             "joint states", names, positions, [*joint_names, LEFT_FINGER]
         )
+        now_s = self._clock()
+        if now_s - self._heard_s > self.SILENT_S and np.isfinite(self._heard_s):
+            self._fail_silent()  # here too: nobody polls while the arm node is inactive
         self._check_jump(np.array(joints), stamp_s)
         gap_m = 2.0 * finger_m
         said = super().receive([*joint_names, GRIPPER], [*joints, gap_m], stamp_s)
-        self._gap_m, self._heard_s = gap_m, self._clock()
+        self._gap_m, self._heard_s = gap_m, now_s
         return said
 
     def poll(self) -> None:
         """Go on with what is asked of the driver; called before every tick."""
         now_s = self._clock()
         if self._is_set_up and now_s - self._heard_s > self.SILENT_S:
-            self._fail(f"the driver was silent for {self.SILENT_S:g} s")
+            self._fail_silent()
         elif self._pending is not None and self._pending.done():
             self._advance(self._pending.result())
         elif self._pending is not None and now_s - self._asked_s > self.ANSWER_S:
@@ -310,6 +313,9 @@ class InterbotixBackend(TopicBackend):
             )
         self._is_set_up, self._trouble, self._misses = True, "", 0
         self._pending, self._next_s = None, self._clock() + self.POLL_S
+
+    def _fail_silent(self) -> None:
+        self._fail(f"the driver was silent for {self.SILENT_S:g} s")
 
     def _fail(self, text: str) -> None:
         if text != self._trouble:

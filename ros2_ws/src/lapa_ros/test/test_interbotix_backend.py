@@ -242,6 +242,29 @@ def test_a_driver_that_goes_silent_is_held_for_set_up_anew_and_latched(rig):
     assert rig.command()
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_driver_that_was_silent_while_nobody_polled_is_set_up_anew(clock, under_way):
+    """Regression pinned: after the arm node was inactive, a driver that was started again meanwhile got targets at once."""
+    rig = Rig(load_contract("wx250s"), clock, settle_s=0.06 if under_way else 1.0)
+    assert bool(rig.link.group) is not under_way
+    rig.logic.halt("deactivated")
+    clock.now_s += 5.0  # the driver is started again, with a profile and a mode of its own
+    rig.arm.write(["waist"], "Profile_Velocity", 2000)
+    rig.arm.profile_type["waist"] = "velocity"
+    rig.link.group.clear()
+    for _ in range(100):
+        clock.now_s += 0.01
+        rig.backend.receive(*rig.arm.joint_states(), clock())
+    rig.logic.begin()
+    rig.run(3.0)
+    assert rig.link.group == []
+    assert "profile 'velocity'" in rig.logic.reason
+    rig.arm.profile_type["waist"] = "time"
+    rig.run(3.0)
+    assert rig.arm.read(["waist"], "Profile_Velocity") == [25]
+    assert rig.link.group
+
+
 def test_a_driver_that_does_not_answer_stops_the_arm(rig):
     rig.link.hangs = True
     took_s = rig.run(10.0, until=lambda: rig.logic.mode is Mode.STOPPED)
