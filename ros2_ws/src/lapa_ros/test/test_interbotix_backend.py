@@ -244,7 +244,7 @@ def test_a_driver_that_goes_silent_is_held_for_set_up_anew_and_latched(rig):
 
 @pytest.mark.parametrize("under_way", [False, True])
 def test_a_driver_that_was_silent_while_nobody_polled_is_set_up_anew(clock, under_way):
-    """Regression pinned: after the arm node was inactive, a driver that was started again meanwhile got targets at once."""
+    """Regression pinned: one that was started again while the arm node was inactive got targets at once."""
     rig = Rig(load_contract("wx250s"), clock, settle_s=0.06 if under_way else 1.0)
     assert bool(rig.link.group) is not under_way
     rig.logic.halt("deactivated")
