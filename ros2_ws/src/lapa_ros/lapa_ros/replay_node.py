@@ -28,6 +28,10 @@ from lapa_ros.replay_player import SOURCE, Player, PlayReport, approach, check
 from lapa_ros.worker_node import WorkerNode
 
 
+ARRIVED_COMMAND_RAD = 1e-3
+"""An arm whose ready move was not ended on its way was sent to the ready pose within this [rad]."""
+
+
 class ReplayNode(WorkerNode):
     """Subscribes arm_state, publishes delta, calls arm/ready or arm/hold."""
 
@@ -37,6 +41,8 @@ class ReplayNode(WorkerNode):
     def __init__(self, **kwargs: object):
         super().__init__("replay", **kwargs)
         self._state: ArmState | None = None
+        self._rest: ArmState | None = None
+        self._stopped: ArmState | None = None
         self._sequence = 0
 
     def setup(self) -> None:
@@ -50,7 +56,7 @@ class ReplayNode(WorkerNode):
         self._what = f"{replay.label}: {len(replay.actions)} deltas, {replay.instruction!r}"
         self._publisher = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
         self._subscription = self.create_subscription(
-            ArmState, "arm_state", self._on_arm, qos.STATE
+            ArmState, "arm_state", self._on_arm, qos.STATES
         )
         self._ready = self.create_client(Trigger, "arm/ready")
         self._hold = self.create_client(Trigger, "arm/hold")
@@ -60,6 +66,10 @@ class ReplayNode(WorkerNode):
         return Health(OK, self._what, {"sent": self._sequence})
 
     def _on_arm(self, state: ArmState) -> None:
+        if state.mode != ArmState.MODE_TRACKING:
+            self._rest = state
+        if state.mode == ArmState.MODE_STOPPED:
+            self._stopped = state
         self._state = state
 
     def _publish(self, delta: EndEffectorDelta) -> int:
@@ -80,7 +90,9 @@ class ReplayNode(WorkerNode):
         call(self._hold, Trigger.Request())
 
     def _play(self, replay: Replay, following: bool) -> PlayReport:
-        player = Player(replay, self._period_s, self._publish, lambda: self._state)
+        player = Player(
+            replay, self._period_s, self._publish, lambda: self._state, lambda: self._rest
+        )
         return player.run(self.stop_asked, following=following)
 
     def _approach(self) -> bool:
@@ -89,11 +101,13 @@ class ReplayNode(WorkerNode):
         Raises:
             GraphError: the arm does not hold in its ready pose: it was held on the way, or did not arrive.
         """
-        measured_rad = np.array(self._state.measured_joints)
-        off_rad = float(np.abs(measured_rad - self._contract.ready_joints_rad).max())
-        if off_rad > ArmLogic.ARRIVED_RAD:
+        state, ready_rad = self._state, self._contract.ready_joints_rad
+        off_rad = float(np.abs(np.array(state.measured_joints) - ready_rad).max())
+        short_rad = float(np.abs(np.array(state.commanded_joints) - ready_rad).max())
+        if off_rad > ArmLogic.ARRIVED_RAD or short_rad > ARRIVED_COMMAND_RAD:
             raise GraphError(
-                f"the arm holds {off_rad:.2f} rad from its ready pose ({self._state.reason}); see why, and start again"
+                f"the arm holds {max(off_rad, short_rad):.2f} rad from its ready pose ({state.reason}); "
+                "see why, and start again"
             )
         way = approach(self._replay, self._contract, from_pose(self._state.commanded_pose))
         if not len(way.actions):
@@ -110,11 +124,13 @@ class ReplayNode(WorkerNode):
             "an arm with joint states", self.READY_LIMIT_S, self.stop_asked,
         )  # fmt: skip
         call(self._ready if self.params.ready else self._hold, Trigger.Request())
-        self._state = None  # what follows must be said after that
-        wait_until(
-            lambda: self._state is not None and self._state.mode == ArmState.MODE_HOLDING,
-            "the arm to hold", self.READY_LIMIT_S, self.stop_asked,
-        )  # fmt: skip
+        self._state = self._stopped = None  # what follows must be said after that
+        wait_until(self._holds, "the arm to hold", self.READY_LIMIT_S, self.stop_asked)
+
+    def _holds(self) -> bool:
+        if self._stopped is not None:  # whoever clears it does not ask for a replay
+            raise GraphError(f"the arm was stopped: {self._stopped.reason}; start again")
+        return self._state is not None and self._state.mode == ArmState.MODE_HOLDING
 
 
 def main() -> None:

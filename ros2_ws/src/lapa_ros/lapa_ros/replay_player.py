@@ -98,7 +98,9 @@ def approach(replay: Replay, contract: RobotContract, start_44: NDArray[np.float
 
 
 class Player:
-    """One replay. `publish` sends a delta and returns its sequence number; `arm` returns the newest arm state."""
+    """One replay. `publish` sends a delta and returns its sequence number; `arm` returns the newest arm state, `rest` the
+    newest of those that did not follow commands.
+    """
 
     CONFIRM_S = 1.0
     """The arm must confirm or refuse a delta within this time [s]."""
@@ -109,9 +111,10 @@ class Player:
         period_s: float,
         publish: Callable[[EndEffectorDelta], int],
         arm: Callable[[], ArmState | None],
+        rest: Callable[[], ArmState | None],
     ):
         self._replay, self._period_s = replay, period_s
-        self._publish, self._arm = publish, arm
+        self._publish, self._arm, self._rest = publish, arm, rest
 
     def run(self, stop: threading.Event, *, following: bool = False) -> PlayReport:
         """Play to the end.
@@ -126,9 +129,9 @@ class Player:
         positions = [self._position()]
         total = len(self._replay.actions)
         for number, action in enumerate(self._replay.actions, start=1):
+            rest = self._rest()
             before = self._newest()
-            follows = before.mode == ArmState.MODE_TRACKING
-            if not follows and (following or number > 1):  # a delta would undo a person's ~/hold
+            if following and before.mode != ArmState.MODE_TRACKING:  # a delta would undo a ~/hold
                 raise GraphError(
                     f"the arm no longer follows after delta {number - 1} of {total}: {before.reason}"
                 )
@@ -144,6 +147,12 @@ class Player:
                 raise GraphError(
                     f"the arm did not apply delta {number} of {total}: {state.last_refusal or state.reason}"
                 )
+            held = self._rest()
+            if following and held is not None and held is not rest:  # this delta has undone it
+                raise GraphError(
+                    f"the arm was held before delta {number} of {total}: {held.reason}"
+                )
+            following = True
             positions.append(self._position())
         return PlayReport(applied=total, deviation_m=self._deviation(np.array(positions[:-1])))
 

@@ -2,6 +2,7 @@
 """A recorded episode on the arm: every delta confirmed, nothing after a refusal, the wrong robot refused."""
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ class Arm:
     """Answers at once; refuses from a given delta on."""
 
     def __init__(self, refuse_from=100, silent_from=100):
-        self.state, self.sent = ArmState(), 0
+        self.state, self.sent, self.rest = ArmState(), 0, None
         self._refuse_from, self._silent_from = refuse_from, silent_from
 
     def publish(self, delta):
@@ -67,7 +68,7 @@ class Arm:
 
 
 def play(replay, arm, **how):
-    player = Player(replay, 0.001, arm.publish, lambda: arm.state)
+    player = Player(replay, 0.001, arm.publish, lambda: arm.state, lambda: arm.rest)
     return player.run(threading.Event(), **how)
 
 
@@ -100,6 +101,22 @@ def test_a_hold_ends_the_replay(replay):
 
     arm = HeldArm()
     with pytest.raises(GraphError, match="no longer follows after delta 3 of 5: held by request"):
+        play(replay, arm)
+    assert arm.sent == 3
+
+
+def test_a_hold_that_a_delta_on_its_way_undoes_ends_the_replay(replay):
+    """Regression pinned: between two looks the arm held, followed again, and the replay went on."""
+
+    class HeldArm(Arm):
+        def publish(self, delta):
+            sent = super().publish(delta)
+            if sent == 3:  # it held just before, and the delta made it follow again
+                self.rest = ArmState(mode=ArmState.MODE_HOLDING, reason="held by request")
+            return sent
+
+    arm = HeldArm()
+    with pytest.raises(GraphError, match="held before delta 3 of 5: held by request"):
         play(replay, arm)
     assert arm.sent == 3
 
@@ -219,10 +236,21 @@ def test_an_episode_on_the_dry_run_arm(spinner, data_set, episode, exit_code, ap
     assert states[-1].applied == applied
 
 
+@pytest.mark.parametrize(
+    ("how", "left_rad", "words"),
+    [
+        ("hold", 10.0, "rad from its ready pose (held by request"),
+        ("hold", 0.08, "rad from its ready pose (held by request"),
+        ("stop", 0.08, "the arm was stopped: stopped by a person"),
+    ],
+)
 def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
-    spinner, data_set, contract, monkeypatch
+    spinner, data_set, contract, monkeypatch, how, left_rad, words
 ):
-    """A person beside the arm calls ~/hold while it moves to its ready pose: it stays where it is."""
+    """A person beside the arm calls ~/hold, or ~/stop and ~/clear, while it moves to its ready pose: it stays there.
+
+    Regression pinned: on the last 0.1 rad, it went on.
+    """
     own = {"backend": "dry_run", "move_speed_rad_s": 0.3}
     arm = spinner.add(ArmNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()]))
     arm.trigger_configure()
@@ -241,11 +269,19 @@ def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
     node.trigger_configure()
     node.trigger_activate()
     spinner.wait(lambda: arm._logic.mode == ArmState.MODE_READYING, "the move to ready")
-    arm._logic.hold(arm.now_s())
+    spinner.wait(
+        lambda: np.abs(arm._logic.measured().joints_rad - ready_rad).max() < left_rad, "its way"
+    )
+    if how == "stop":
+        arm._logic.stop()
+        time.sleep(0.2)  # the arm says it
+        arm._logic.clear(arm.now_s())
+    else:
+        arm._logic.hold(arm.now_s())
     spinner.wait(node.finished.is_set, "the replay's end")
     assert node.exit_code == 1
     assert arm._logic.applied == 0
-    assert "rad from its ready pose (held by request" in errors[0]
+    assert words in errors[0]
 
 
 def test_actions_that_are_no_deltas_of_ours_are_not_replayed(tmp_path):
