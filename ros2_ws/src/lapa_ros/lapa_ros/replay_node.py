@@ -27,7 +27,6 @@ from lapa_ros.remote import GraphError, call, wait_until
 from lapa_ros.replay_player import SOURCE, Player, PlayReport, approach, check
 from lapa_ros.worker_node import WorkerNode
 
-
 ARRIVED_COMMAND_RAD = 1e-3
 """An arm whose ready move was not ended on its way was sent to the ready pose within this [rad]."""
 

@@ -98,8 +98,9 @@ def approach(replay: Replay, contract: RobotContract, start_44: NDArray[np.float
 
 
 class Player:
-    """One replay. `publish` sends a delta and returns its sequence number; `arm` returns the newest arm state, `rest` the
-    newest of those that did not follow commands.
+    """One replay. `publish` sends a delta and returns its sequence number; `arm` returns the newest arm state.
+
+    `rest` returns the newest of the arm states that did not follow commands.
     """
 
     CONFIRM_S = 1.0
