@@ -473,4 +473,5 @@ class ArmLogic:
 
     def _enter(self, mode: Mode, reason: str, level: str) -> None:
         self.mode, self.reason = mode, reason
+        self._asked_for_release_s = float("-inf")  # of the arm as it lay then
         self._say(level, f"{mode.name.lower()}: {reason}")

@@ -581,6 +581,20 @@ def test_torque_is_cut_only_of_a_parked_arm_and_only_when_asked_twice(bench, mot
     assert motors.sent == []
 
 
+def test_a_request_to_cut_the_torque_does_not_outlive_the_pose_that_it_was_made_in(bench, motors):
+    """Regression pinned: after a stop and another park within 10 s, the first request to cut the torque cut it."""
+    bench.logic.park(bench.clock())
+    bench.run(6.0)
+    bench.logic.release(bench.clock())
+    bench.logic.stop()
+    bench.logic.clear(bench.clock())
+    bench.logic.park(bench.clock())
+    bench.run(2.0)
+    assert bench.logic.mode is Mode.PARKED
+    assert "call again" in bench.logic.release(bench.clock())
+    assert not motors.limp
+
+
 def test_torque_is_not_cut_of_a_parked_arm_that_was_lifted_since(bench, motors):
     bench.logic.park(bench.clock())
     bench.run(6.0)
