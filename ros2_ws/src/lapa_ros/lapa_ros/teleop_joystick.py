@@ -41,11 +41,14 @@ class Joystick:
             ) from error
         self._axes: dict[int, float] = {}
         self._buttons: dict[int, int] = {}
+        self._shown: dict[int, int] = {}
         self._rest = b""
         return f"joystick {self._path}"
 
     def poll(self, now_s: float) -> Reading:
-        """Return the state after all events so far.
+        """Return the state after all events so far; a button that has changed and changed back shows that once.
+
+        Without that, a node that stood still would not see a short press of the stop button.
 
         Raises:
             DeviceError: it was unplugged.
@@ -61,15 +64,19 @@ class Joystick:
             raise DeviceError(f"the joystick {self._path} is gone")
         self._rest += data or b""
         whole = len(self._rest) // EVENT.size * EVENT.size
+        changed = set[int]()
         for _, value, kind, number in EVENT.iter_unpack(self._rest[:whole]):
             if kind & ~INITIAL == AXIS:
                 self._axes[number] = max(-1.0, -value / _FULL)
             elif kind & ~INITIAL == BUTTON:
+                if self._buttons.get(number, 0) != int(value != 0):
+                    changed.add(number)
                 self._buttons[number] = int(value != 0)
         self._rest = self._rest[whole:]
+        self._shown = self._buttons | {number: 1 - self._shown.get(number, 0) for number in changed}
         return Reading(
             tuple(self._axes.get(i, 0.0) for i in range(max(self._axes, default=-1) + 1)),
-            tuple(self._buttons.get(i, 0) for i in range(max(self._buttons, default=-1) + 1)),
+            tuple(self._shown.get(i, 0) for i in range(max(self._shown, default=-1) + 1)),
         )
 
     def close(self) -> None:

@@ -201,6 +201,24 @@ def test_a_gamepad_is_read_from_the_kernels_events(pad):
     assert controls(joystick.poll(0.0), "joystick") == ({}, set())
 
 
+def test_a_button_that_changed_and_changed_back_between_two_readings_is_seen(pad):
+    """Regression pinned: a node that stood still for a moment lost the press of the stop button."""
+    handle, joystick = pad
+    state = [event(AXIS | INITIAL, number, 0) for number in range(8)]
+    state += [event(BUTTON | INITIAL, number, 0) for number in range(11)]
+    os.write(handle, b"".join(state) + event(BUTTON, 5, 1))
+    assert controls(joystick.poll(0.0), "joystick") == ({}, {"hold"})
+    os.write(handle, event(BUTTON, 1, 1) + event(AXIS, 1, -32767) + event(BUTTON, 1, 0))
+    assert controls(joystick.poll(0.0), "joystick") == ({"x": 1.0}, {"hold", "stop"})
+    assert controls(joystick.poll(0.0), "joystick") == ({"x": 1.0}, {"hold"})
+    os.write(handle, event(BUTTON, 5, 0) + event(BUTTON, 5, 1))
+    assert controls(joystick.poll(0.0), "joystick") == ({"x": 1.0}, set()), "it was open"
+    assert controls(joystick.poll(0.0), "joystick") == ({"x": 1.0}, {"hold"})
+    os.write(handle, event(BUTTON, 1, 1) + event(BUTTON, 1, 0) + event(BUTTON, 1, 1))
+    for _ in range(2):
+        assert controls(joystick.poll(0.0), "joystick") == ({"x": 1.0}, {"hold", "stop"})
+
+
 def test_an_event_that_comes_in_two_parts_is_one(pad):
     handle, joystick = pad
     whole = event(BUTTON, 0, 1)
