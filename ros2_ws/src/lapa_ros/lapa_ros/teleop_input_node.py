@@ -71,6 +71,7 @@ class TeleopInputNode(ManagedNode):
         except DeviceError as error:
             self._device.close()
             self._gone = str(error)
+            self._retry_timer.reset()  # silent for so long at least: the switch must be opened
             self.get_logger().error(f"{error}; silent until it is back")
             return
         message = Joy(axes=reading.axes, buttons=reading.buttons)

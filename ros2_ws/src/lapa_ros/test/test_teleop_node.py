@@ -253,6 +253,27 @@ def test_a_leader_arm_is_followed_while_the_switch_is_down(hand, spinner, contra
     hand.wait_mode(ArmState.MODE_HOLDING)
 
 
+def test_a_gamepad_that_is_back_at_once_was_silent_long_enough_to_let_go(spinner, tmp_path):
+    """Regression pinned: lost just before it was looked for again, it went on with the switch down."""
+    path = tmp_path / "js0"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    heard_s: list[float] = []
+    ear = spinner.add(Node("ear"))
+    ear.create_subscription(Joy, "joy", lambda _: heard_s.append(time.monotonic()), qos.INPUT)
+    node = spinner.start(TeleopInputNode, device="joystick", path=str(path))
+    spinner.wait(lambda: len(heard_s) > 10, "readings")
+    spinner.wait(lambda: node._retry_timer.time_until_next_call() < 0.2e9, "the next look for it")
+    num = len(heard_s)
+    os.close(writer)
+    path.unlink()
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    spinner.wait(lambda: len(heard_s) > num + 10, "the device's return", 3 * RETRY_S)
+    os.close(writer)
+    assert np.diff(heard_s).max() > 0.9 * RETRY_S
+
+
 def test_a_gamepad_of_this_machine_speaks_and_its_loss_is_silence(spinner, tmp_path):
     path = tmp_path / "js0"
     os.mkfifo(path)
