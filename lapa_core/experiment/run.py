@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from lapa_core.checkpoint import provenance
 from lapa_core.cluster import end_with_parent
 from lapa_core.errors import LapaError
-from lapa_core.experiment.cells import NEAR_CODES_M, Cell, all_cells
+from lapa_core.experiment.cells import NEAR_CODES_M, TABLE_TEMPERATURE, Cell, all_cells
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.summary import summarise
 
@@ -46,7 +46,7 @@ def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     if config.pretrain_steps:
         kept["pretrain_steps"] = config.pretrain_steps
     if cell.name.startswith("table/"):
-        kept["near_codes_m"] = NEAR_CODES_M
+        kept |= {"near_codes_m": NEAR_CODES_M, "table_temperature": TABLE_TEMPERATURE}
     uses_labels = cell.labels > 0 or cell.name == "data/labels"
     return {
         "cell": cell.name,

@@ -29,7 +29,7 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
     """Return the tables; of a cell that ran several times on the same data with the same decoding, the last counts."""
-    told = ("labels", "videos", "near_codes_m")
+    told = ("labels", "videos", "pretrain_steps", "near_codes_m", "table_temperature")
     latest = {(row["cell"], *(row["key"].get(name) for name in told)): row for row in rows}
     parts = [_probes(latest.values()), _ceiling(latest.values()), _policies(latest.values())]
     return "\n".join(part for part in parts if part)
@@ -64,6 +64,12 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
 def _videos(row: dict[str, Any]) -> str:
     """Return how many videos a row's cell learned from, and of which domain."""
     return f"{row['key']['videos']} {row['cell'].split('/')[1]}"
+
+
+def _table_decoder(key: dict[str, Any]) -> str:
+    """Name a table by its settings; rows of before they were settings sampled at 1."""
+    near = " near" if key.get("near_codes_m") else ""
+    return f"table{near} T={key.get('table_temperature', 1)}"
 
 
 def _success(members: list[dict[str, Any]], family: str | None = None) -> str:
@@ -111,9 +117,10 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
-            near = " near" if row["key"].get("near_codes_m") else ""
-            decoder = "head" if kind == "finetune" else f"table{near}"
+            decoder = "head" if kind == "finetune" else _table_decoder(row["key"])
             videos = "none" if rest[1] == "scratch" else _videos(row)
+            if rest[1].startswith("lapa") and (steps := row["key"].get("pretrain_steps")):
+                videos += f", {steps} steps"  # of latent pretraining, which the others have not
             name = (row["key"]["labels"], videos, rest[1])
             greedy = {**row, "figures": row["figures"]["greedy"]}
             for way, figures in (("sampled", row), ("greedy", greedy)):

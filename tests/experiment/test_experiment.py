@@ -72,7 +72,13 @@ def test_tables_hold_the_figures():
         for videos in (20, 80)
         for seed in range(3)
     ]
+    key = {"labels": "x", "videos": 80, "near_codes_m": 0.01, "table_temperature": 0.7}
+    for longer in ({}, {"pretrain_steps": 9}):  # two recipes of one cell: two rows
+        row = {"cell": "table/default/lapa/50/s0", "key": {**key, **longer}}
+        rows.append({**row, "labels": 50, "figures": figures})
     text = summarise(rows)
+    for videos in ("80 default", "80 default, 9 steps"):
+        assert f"| x | {videos} | lapa | table near T=0.7, sampled | 50.0 +- 0.0 (1) |" in text
     for videos in (20, 80):
         assert f"| x | {videos} default | lapa | head, sampled | 50.0 +- 0.0 (3) |" in text
         assert f"| x | {videos} default | lapa | head, greedy | 25.0 +- 0.0 (3) |" in text
