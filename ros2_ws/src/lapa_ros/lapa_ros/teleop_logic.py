@@ -170,11 +170,12 @@ class Teleop:
 
     def receive(self, controls: Controls, now_s: float) -> list[str]:
         """Take one reading; return the verbs whose buttons went down with it."""
-        # A button that is down after a silence was not pressed now.
         before = controls.pressed if self._controls is None else self._controls.pressed
-        if self._stale(now_s):
+        if stale := self._stale(now_s):
             self._open.clear()
-            before = controls.pressed
+        if stale or self.is_old(controls.stamp_s, now_s):
+            # A button that is down after a silence was not pressed now; to stop it is never too late.
+            before = (controls.pressed - {"stop"}) | (before & {"stop"})
         self._controls, self._received_s = controls, now_s
         self._open |= SWITCHES - controls.pressed
         down = controls.pressed - before

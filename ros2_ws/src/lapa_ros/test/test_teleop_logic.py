@@ -245,6 +245,19 @@ def test_a_button_that_is_down_after_a_silence_was_not_pressed(bench):
     assert bench.tick("clear") == ["clear"]
 
 
+def test_a_stop_that_was_pressed_in_a_silence_is_one(bench):
+    """Regression pinned: a stop button that went down while the device was silent did nothing until it was let go."""
+    bench.run(1.0, silent=True)
+    assert bench.tick("clear", "stop") == ["stop"]
+    bench.run(1.0, silent=True)
+    assert bench.tick("stop") == [], "it was down before the silence"
+
+
+def test_of_an_old_reading_only_the_stop_counts(bench):
+    """Regression pinned: a clear came as late as its reading."""
+    assert bench.tick("clear", "stop", stamp_s=bench.now_s - 1.0) == ["stop"]
+
+
 def test_the_ready_move_is_hold_to_run_too(bench):
     asked = []
     for pressed, silent in [((), 0), (("ready",), 0), (("ready",), 0), ((), 0), (("ready",), 0)]:
