@@ -72,7 +72,14 @@ class Keys:
             if self._meaning(key) == "slow":
                 self._slow = not self._slow  # there is no second finger on a terminal
             elif self._meaning(key):
+                self._let_go({"stop": "clear", "clear": "stop"}.get(self._meaning(key), ""), now_s)
                 self._pressed_s[_NAMES.get(key, key)] = now_s
+
+    def _let_go(self, name: str, now_s: float) -> None:
+        """Take a button as up: a stop after a clear is pressed anew. One that stops is not, before it was seen down."""
+        for key, pressed_s in list(self._pressed_s.items()):
+            if self._keys[key][0] == name and (name != "stop" or pressed_s < now_s):
+                del self._pressed_s[key]
 
     def _meaning(self, characters: str) -> str:
         """Return the motion or button of a key; "" where it has none."""

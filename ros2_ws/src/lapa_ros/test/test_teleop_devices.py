@@ -54,6 +54,17 @@ def test_buttons_are_no_switches_but_for_the_gripper_and_the_switch_itself():
     assert typed("f") == ({}, {"hold"})
 
 
+def test_stop_again_after_a_clear_is_pressed_again():
+    """Regression pinned: typed again soon after a clear, stop was still down from before, and was not pressed."""
+    keys = Keys(KEYS, 0.18)
+    seen = []
+    for index, text in enumerate((" ", "c", " ", " c", "c ")):
+        now_s = 10.0 + 0.02 * index
+        keys.type(text, now_s)
+        seen.append(controls(keys.reading(now_s))[1])
+    assert seen == [{"stop"}, {"clear"}, {"stop"}, {"stop", "clear"}, {"stop"}]
+
+
 def test_slow_stays_until_it_is_pressed_again():
     assert typed("t", after_s=5.0) == ({}, {"slow"})
     assert typed("tt") == ({}, set())
