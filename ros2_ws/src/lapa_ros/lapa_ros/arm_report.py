@@ -11,6 +11,8 @@ from lapa_ros.arm_logic import Mode
 
 ARM_SILENCE_S = 0.5
 """Arm states older than this count as a dead arm node [s]."""
+ARM_PARKS_S = 0.1
+"""An arm node that is interrupted together with another one has said by then that it parks [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)

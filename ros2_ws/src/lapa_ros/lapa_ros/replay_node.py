@@ -7,6 +7,7 @@ The step before a policy may move an arm: if a recorded demonstration does not c
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lapa_core.data.replay import Replay, read_replay, through_bins
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.arm_logic import ArmLogic
+from lapa_ros.arm_report import ARM_PARKS_S
 from lapa_ros.deltas import to_message
 from lapa_ros.diagnostics import OK, Health
 from lapa_ros.geometry import from_pose
@@ -124,7 +126,17 @@ class ReplayNode(WorkerNode):
         )  # fmt: skip
         call(self._ready if self.params.ready else self._hold, Trigger.Request())
         self._state = self._stopped = None  # what follows must be said after that
-        wait_until(self._holds, "the arm to hold", self.READY_LIMIT_S, self.stop_asked)
+        try:
+            wait_until(self._holds, "the arm to hold", self.READY_LIMIT_S, self.stop_asked)
+        except GraphError:
+            self._end_ready_move()
+            raise
+
+    def _end_ready_move(self) -> None:
+        """Hold an arm that is on its way still, unless it parks, interrupted together with this node."""
+        time.sleep(ARM_PARKS_S)
+        if self._state is None or self._state.mode == ArmState.MODE_READYING:
+            call(self._hold, Trigger.Request())
 
     def _holds(self) -> bool:
         if self._stopped is not None:  # whoever clears it does not ask for a replay

@@ -18,7 +18,7 @@ from lapa_core.errors import ActionError
 from lapa_core.robot.contract import load_contract
 from lapa_core.robot.models import get_arm_model
 from lapa_ros import qos
-from lapa_ros.arm_report import read_report
+from lapa_ros.arm_report import ARM_PARKS_S, read_report
 from lapa_ros.clock import is_zero, to_seconds
 from lapa_ros.deltas import to_message
 from lapa_ros.diagnostics import OK, WARN, Health
@@ -36,8 +36,6 @@ SERVICES = {"stop": "arm/stop", "clear": "arm/clear", "ready": "arm/ready", "hol
 """Button -> the service that it calls."""
 ARM_ANSWERS_S, SESSION_ANSWERS_S = 1.0, 10.0
 """An answer that takes longer is missed aloud [s]; the session's wait for the disk and the judge."""
-ARM_PARKS_S = 0.1
-"""An arm node that is interrupted together with this one has said by then that it parks [s]."""
 
 
 def control_map(params: TeleopParams) -> ControlMap:

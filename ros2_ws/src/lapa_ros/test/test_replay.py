@@ -242,14 +242,16 @@ def test_an_episode_on_the_dry_run_arm(spinner, data_set, episode, exit_code, ap
         ("hold", 10.0, "rad from its ready pose (held by request"),
         ("hold", 0.08, "rad from its ready pose (held by request"),
         ("stop", 0.08, "the arm was stopped: stopped by a person"),
+        ("end", 10.0, "stopped while waiting for the arm to hold"),
     ],
 )
 def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
     spinner, data_set, contract, monkeypatch, how, left_rad, words
 ):
-    """A person beside the arm calls ~/hold, or ~/stop and ~/clear, while it moves to its ready pose: it stays there.
+    """A person beside the arm calls ~/hold, or ~/stop and ~/clear, or ends the replay, while the arm moves to its ready
+    pose: it stays there.
 
-    Regression pinned: on the last 0.1 rad, it went on.
+    Regressions pinned: on the last 0.1 rad, it went on; of a replay that was ended, it went on to the ready pose.
     """
     own = {"backend": "dry_run", "move_speed_rad_s": 0.3}
     arm = spinner.add(ArmNode(parameter_overrides=[Parameter(k, value=v) for k, v in own.items()]))
@@ -276,9 +278,13 @@ def test_nothing_is_played_where_the_arm_was_held_on_its_way_to_ready(
         arm._logic.stop()
         time.sleep(0.2)  # the arm says it
         arm._logic.clear(arm.now_s())
-    else:
+    elif how == "hold":
         arm._logic.hold(arm.now_s())
+    else:
+        node.before_shutdown()  # as a signal does
     spinner.wait(node.finished.is_set, "the replay's end")
+    assert arm._logic.mode == ArmState.MODE_HOLDING
+    assert np.abs(arm._logic.measured().joints_rad - ready_rad).max() > 0.01
     assert node.exit_code == 1
     assert arm._logic.applied == 0
     assert words in errors[0]
