@@ -4,6 +4,7 @@
 import resource
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from lapa_ros.episode_file import EpisodeFile, Stream
@@ -54,29 +55,31 @@ def test_a_failing_disk_keeps_the_part_and_says_so(tmp_path, kind):
     assert [item.name for item in tmp_path.iterdir()] == ["ep_1.mcap.part"]
 
 
-@pytest.fixture
-def full_disk():
-    """Return what makes every file of this process end at a size, as a disk that is full."""
+@contextmanager
+def full_disk(size):
+    """Make every file of this process end at a size, as on a disk that is full: pytest's own output, too, meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_a_full_disk_cut_off_can_be_discarded(tmp_path, full_disk):
+def test_what_a_full_disk_cut_off_can_be_discarded(tmp_path):
     file = open_file(tmp_path)
-    full_disk(file.size_bytes + 500)
-    file.write(0, b"x" * 3000, 1000)
-    end_s = time.monotonic() + 10.0
-    while file.failure is None:
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-    file.discard()
+    with full_disk(file.size_bytes + 500):
+        file.write(0, b"x" * 3000, 1000)
+        end_s = time.monotonic() + 10.0
+        while file.failure is None:
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        file.discard()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_full_from_the_start_is_said_and_nothing_is_left(tmp_path, full_disk):
-    full_disk(10)
-    with pytest.raises(DataError, match="cannot record"):
+def test_a_disk_that_is_full_from_the_start_is_said_and_nothing_is_left(tmp_path):
+    with full_disk(10), pytest.raises(DataError, match="cannot record"):
         open_file(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
