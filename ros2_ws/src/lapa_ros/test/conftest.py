@@ -83,6 +83,8 @@ class Spinner:
     def hang(self, node: Node) -> None:
         """Spin a node no more: it stands still, as a process that was stopped."""
         self._executor.remove_node(node)
+        for _ in range(2):  # the round under way may still serve it
+            self.wait(self._executor.create_task(lambda: None).done, "the next round")
 
     def resume(self, node: Node) -> None:
         """Spin it again."""
