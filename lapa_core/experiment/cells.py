@@ -173,6 +173,8 @@ def run_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Train on the true actions of all videos: ActionVLA's pretraining, and the ceiling of behaviour cloning."""
     domain = cell.name.split("/")[1]
     recipe = VLA_FINETUNE[f"{config.size}_ceiling"]
+    if config.pretrain_steps:
+        recipe = replace(recipe, steps=config.pretrain_steps)
     recipe = replace(
         recipe, data=Path(domain), out=_at(config, cell.name), seed=cell.seed, progress=False
     )

@@ -32,7 +32,7 @@ class ExperimentConfig:
     size: str = "sim"
     """Recipes: `sim`, or `debug` for a run of seconds that only shows that everything works."""
     pretrain_steps: int = 0
-    """Optimizer steps of latent pretraining; 0 takes the recipe's."""
+    """Optimizer steps of pretraining, on codes and on true actions alike; 0 takes the recipes'."""
     only: str = ""
     """Run only cells whose name contains this, and what they need; empty runs all."""
     workers: int = 2

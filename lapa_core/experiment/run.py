@@ -43,7 +43,8 @@ def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         for k, v in asdict(config).items()
         if k in ("size", "videos", "rollouts", "rollout_seed")
     }
-    if config.pretrain_steps:
+    pretrained = cell.name.startswith(("pretrain/", "finetune/", "table/"))
+    if config.pretrain_steps and pretrained and "/scratch/" not in cell.name:
         kept["pretrain_steps"] = config.pretrain_steps
     if cell.name.startswith("table/"):
         kept |= {"near_codes_m": NEAR_CODES_M, "table_temperature": TABLE_TEMPERATURE}

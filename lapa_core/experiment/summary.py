@@ -62,8 +62,10 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _videos(row: dict[str, Any]) -> str:
-    """Return how many videos a row's cell learned from, and of which domain."""
-    return f"{row['key']['videos']} {row['cell'].split('/')[1]}"
+    """Return how many videos a row's cell learned from, of which domain, and in how many steps if not the recipe's."""
+    name = f"{row['key']['videos']} {row['cell'].split('/')[1]}"
+    steps = row["key"].get("pretrain_steps")
+    return f"{name}, {steps} steps" if steps else name
 
 
 def _table_decoder(key: dict[str, Any]) -> str:
@@ -119,8 +121,6 @@ def _policies(rows: Iterable[dict[str, Any]]) -> str:
         if kind in ("finetune", "table"):
             decoder = "head" if kind == "finetune" else _table_decoder(row["key"])
             videos = "none" if rest[1] == "scratch" else _videos(row)
-            if rest[1].startswith("lapa") and (steps := row["key"].get("pretrain_steps")):
-                videos += f", {steps} steps"  # of latent pretraining, which the others have not
             name = (row["key"]["labels"], videos, rest[1])
             greedy = {**row, "figures": row["figures"]["greedy"]}
             for way, figures in (("sampled", row), ("greedy", greedy)):

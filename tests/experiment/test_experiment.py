@@ -53,6 +53,18 @@ def test_finished_cells_are_skipped_but_not_under_other_labels(tmp_path):
     assert [cell.name for cell in pending_cells(other)] == ["data/labels", config.only]
 
 
+def test_longer_pretraining_makes_other_cells_of_all_that_is_pretrained():
+    short, long = ExperimentConfig(), ExperimentConfig(pretrain_steps=9)
+    kinds = {
+        "/".join(cell.name.split("/")[:3:2])
+        for cell in all_cells(long)
+        if cell_key(short, cell) != cell_key(long, cell)
+    }
+    pretrained = {"pretrain", "finetune", "table"}
+    lapa = {f"{kind}/{arm}" for kind in pretrained for arm in ("lapa", "lapa_paper")}
+    assert kinds == lapa | {"pretrain/actionvla", "finetune/actionvla"}
+
+
 def test_mean_and_standard_error_over_seeds():
     assert mean_error([1.0, 2.0, 3.0]) == (2.0, pytest.approx(1 / 3**0.5))
     assert mean_error([4.0]) == (4.0, 0.0)
@@ -102,12 +114,14 @@ def test_the_whole_experiment_runs_at_debug_size(tmp_path):
         probe_episodes=6,
         rollouts=3,
         size="debug",
+        pretrain_steps=15,
         workers=1,
     )
     assert run_all(config) == []
     assert pending_cells(config) == []
-    text = (tmp_path / "results.jsonl").read_text()
-    assert all(cell.name in text for cell in all_cells(config))
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {row["cell"] for row in rows} == {cell.name for cell in all_cells(config)}
+    assert {r["figures"]["steps"] for r in rows if r["cell"].startswith("pretrain/")} == {15}
 
 
 def test_labels_that_are_too_few_are_noticed_before_anything_is_trained(tmp_path):
