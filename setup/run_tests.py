@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test`: the ROS packages through colcon, then lapa_core and the end-to-end tests through pytest.
 
-One run has a ROS domain of its own, on this machine only, and fails if it leaves a process behind.
+Tests of the graph run one after the other and alone, those that talk to nobody side by side. One run has a ROS
+domain of its own, on this machine only, and fails if it leaves a process behind.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ from setup import leftovers
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 20 * 60
 """A stage that takes longer than this hangs."""
+WORKERS = min(os.cpu_count() or 1, 4)
+"""Processes that run tests side by side; each loads torch, and many start further ones."""
 
 
 class Stage(NamedTuple):
@@ -35,17 +39,21 @@ class Stage(NamedTuple):
     """Where it runs."""
 
 
-def stages(pytest_arguments: list[str]) -> list[Stage]:
-    """Return what the run does, in order; pytest comes last, so that its closing line closes the run."""
+def stages() -> list[Stage]:
+    """Return what the run does, in order."""
     # As a module: beside a sourced ROS 2 it may be the system's, with no program in .venv.
     workspace, colcon = ROOT / "ros2_ws", [sys.executable, "-m", "colcon"]
     test = [*colcon, "--log-level", "error", "test", "--executor", "sequential"]
     test += ["--event-handlers", "console_direct+"]
+    pytest, end_to_end = [sys.executable, "-m", "pytest"], "tests/end_to_end"
+    # Files in the order of the folders: the longest do not come last.
+    side_by_side = ["-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"]
     return [
         Stage("colcon test", test, workspace),
         # `colcon test` succeeds when tests fail; this does not.
         Stage("colcon test-result", [*colcon, "test-result", "--verbose"], workspace),
-        Stage("pytest", [sys.executable, "-m", "pytest", *pytest_arguments], ROOT),
+        Stage("pytest, lapa_core", [*pytest, *side_by_side, "--ignore", end_to_end], ROOT),
+        Stage("pytest, end to end", [*pytest, end_to_end], ROOT),
     ]
 
 
@@ -96,7 +104,7 @@ def main() -> None:
     print(f"ROS domain {environ['ROS_DOMAIN_ID']}, this machine only")
     ros_results = ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml"
     ros_results.unlink(missing_ok=True)
-    wrong = [what for stage in stages(sys.argv[1:]) if (what := run_stage(stage, environ))]
+    wrong = [what for stage in stages() if (what := run_stage(stage, environ))]
     if none := check_ros_tests(ros_results):
         wrong.append(none)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)

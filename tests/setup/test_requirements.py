@@ -26,6 +26,7 @@ MODULES = {
 TOOLS = {
     "colcon-common-extensions",
     "mypy",
+    "pytest-xdist",
     "ros-ament-cmake",
     "ros-ament-cmake-gmock",
     "ros-ament-cmake-gtest",

@@ -42,12 +42,6 @@ def test_a_process_that_is_just_ending_is_no_orphan():
     process.wait()
 
 
-def test_pytest_comes_last_and_takes_the_arguments():
-    last = run_tests.stages(["-k", "name"])[-1]
-    assert last.name == "pytest"
-    assert last.command[-2:] == ["-k", "name"]
-
-
 def test_no_ros_test_at_all_is_a_failure(tmp_path):
     results = tmp_path / "pytest.xml"
     assert "wrote no" in str(run_tests.check_ros_tests(results))
