@@ -28,7 +28,7 @@ _SIM_PAPER = LaqTrainConfig(
         temporal_depth=2,
         decoder_depth=2,
     ),
-    steps=2000,
+    steps=6000,
     batch_size=32,
     learning_rate=1e-3,
 )
