@@ -74,6 +74,8 @@ class ArmLogic:
     MIN_SINGULAR_VALUE: commands start no motion from a posture closer to singular than this: the sleep pose has
     0.006 (wx250s) and 0.009 (vx300s), home 0, the worst reachable corner of the workspace boxes 0.018.
     CONFIRM_S: the second request to cut the torque must come within this time of the first.
+    STANDSTILL_S, LATE_S: after a standstill of the node as long as the first, requests that are served within the
+    second may have been made meanwhile, by somebody who no longer expects a motion.
 
     Attributes:
         mode: what the arm does.
@@ -89,6 +91,8 @@ class ArmLogic:
     SETTLE_S = 1.0
     MIN_SINGULAR_VALUE = 0.012
     CONFIRM_S = 10.0
+    STANDSTILL_S = 1.0
+    LATE_S = 0.5
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class ArmLogic:
         self._slewed_rad = self.controller.sample(0.0)
         self._last_applied_s = self._ticked_s = self._sent_s = float("-inf")
         self._deaf_s = float("-inf")  # until then it did not obey, or was asked to hold
-        self._asked_for_release_s = float("-inf")
+        self._asked_for_release_s = self._went_on_s = float("-inf")
         self._said_refusals: set[str] = set()
 
     @property
@@ -168,6 +172,8 @@ class ArmLogic:
 
     def tick(self, now_s: float) -> None:
         """Send the joint target of this instant, after the checks that make the arm hold."""
+        if self._stands_still(now_s):
+            self._went_on_s = now_s
         ticked_s, self._ticked_s = self._ticked_s, now_s
         if self.mode not in (Mode.HOLDING, Mode.TRACKING):
             self._deaf_s = now_s
@@ -260,7 +266,7 @@ class ArmLogic:
         self.applied = self.refused = 0
         self.last_refusal = ""
         self._said_refusals.clear()
-        self._blind = True
+        self._ticked_s, self._blind = float("-inf"), True
         if self.mode not in (Mode.STOPPED, Mode.PARKED):
             self._enter(Mode.WAITING, "activated; not measured yet", "info")
 
@@ -270,6 +276,21 @@ class ArmLogic:
         measured = self._backend.measured()
         if measured is not None and self.mode not in (Mode.STOPPED, Mode.PARKED):
             self._hold(measured, Mode.HOLDING, reason, "info")
+
+    def check_awake(self, now_s: float) -> None:
+        """Refuse what a person asked of a node that stood still: by now nobody may expect the arm to move.
+
+        Raises:
+            ActionError: the node stands still, or has gone on only just now.
+        """
+        if self._stands_still(now_s) or 0.0 <= now_s - self._went_on_s < self.LATE_S:
+            raise ActionError(
+                f"the arm node stood still for over {self.STANDSTILL_S:g} s, and this may have been asked "
+                "meanwhile; ask again"
+            )
+
+    def _stands_still(self, now_s: float) -> bool:
+        return self.STANDSTILL_S < now_s - self._ticked_s < float("inf")
 
     def move_to_ready(self, now_s: float) -> str:
         """Start the move to the contract's ready pose; the mode is HOLDING when it is reached.

@@ -13,6 +13,7 @@ from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.arm_backends import GRIPPER
+from lapa_ros.arm_logic import ArmLogic
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.clock import to_stamp
 from lapa_ros.deltas import to_message
@@ -42,7 +43,7 @@ class Peer:
         self.node.create_subscription(ArmState, "arm_state", self.states.append, qos.STATE)
         self._clients = {
             name: self.node.create_client(Trigger, f"arm/{name}")
-            for name in ("stop", "clear", "hold", "park", "ready")
+            for name in ("stop", "clear", "hold", "park", "ready", "release")
         }
         self._change = self.node.create_client(ChangeState, "arm/change_state")
         assert self._change.wait_for_service(10.0)
@@ -182,6 +183,24 @@ def test_of_requests_that_wait_together_what_ends_a_motion_is_served_last(
     time.sleep(0.3)  # longer than the move to the ready pose takes
     assert peer.states[-1].mode == mode
     assert reason in peer.states[-1].reason
+
+
+def test_a_motion_that_was_asked_of_an_arm_node_that_hung_does_not_start_when_it_goes_on(
+    arm, peer, spinner
+):
+    """Regression pinned: by then nobody expected it; two requests for `release` would have cut the torque."""
+    assert peer.call("hold").success
+    spinner.hang(arm)
+    answers = [peer.ask(name) for name in ("ready", "park", "release", "release")]
+    time.sleep(1.2 * ArmLogic.STANDSTILL_S)
+    spinner.resume(arm)
+    spinner.wait(lambda: all(answer.done() for answer in answers), "the answers")
+    for answer in answers:
+        assert not answer.result().success
+        assert "ask again" in answer.result().message
+    assert peer.states[-1].mode == ArmState.MODE_HOLDING
+    time.sleep(1.2 * ArmLogic.LATE_S)
+    assert peer.call("park").success
 
 
 def test_park_then_ready(peer):
