@@ -14,7 +14,7 @@ class ExperimentConfig:
     """Run the comparison: finished cells are skipped, so a stopped run goes on where it was."""
 
     out: Path = Path("outputs/experiment")
-    """Directory of data, checkpoints, logs and `results.jsonl`."""
+    """Directory of data, checkpoints, logs, `results.jsonl` and the chart `results.png`."""
     labels: Path | None = None
     """LeRobot data set of labelled episodes, recorded in the default domain; none makes them with the expert."""
     seeds: int = 3
@@ -38,7 +38,7 @@ class ExperimentConfig:
     workers: int = 2
     """Processes, one thread each."""
     summary: bool = False
-    """Print the tables of the finished cells and run nothing."""
+    """Print the tables of the finished cells, draw the chart, and run nothing."""
 
     def __post_init__(self) -> None:
         if self.size not in ("sim", "debug"):

@@ -22,12 +22,14 @@ from lapa_core.checkpoint import provenance
 from lapa_core.cluster import end_with_parent
 from lapa_core.errors import LapaError
 from lapa_core.experiment.cells import NEAR_CODES_M, TABLE_TEMPERATURE, Cell, all_cells
+from lapa_core.experiment.chart import write_chart
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.summary import summarise
 
 log = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.jsonl"
+CHART_FILE = "results.png"
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
@@ -142,14 +144,17 @@ def _append(out: Path, line: dict[str, Any]) -> None:
 
 
 def main(config: ExperimentConfig) -> None:
-    """Run the pending cells, then print the tables.
+    """Run the pending cells, then print the tables and draw the chart.
 
     Raises:
         LapaError: cells failed; the finished ones are kept.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     failed = [] if config.summary else run_all(config)
-    print(summarise(read_results(config.out)))
+    rows = read_results(config.out)
+    print(summarise(rows))
+    if write_chart(rows, config.out / CHART_FILE):
+        print(f"\n{config.out / CHART_FILE}")
     if failed:
         raise LapaError(
             f"{len(failed)} cell(s) did not finish: {', '.join(failed)}; the log says why. Run again to retry"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 PROBE_COLUMNS = {
     "r2_codes": "R2 codes",
@@ -29,10 +29,16 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
     """Return the tables; of a cell that ran several times on the same data with the same decoding, the last counts."""
-    told = ("labels", "videos", "pretrain_steps", "near_codes_m", "table_temperature")
-    latest = {(row["cell"], *(row["key"].get(name) for name in told)): row for row in rows}
-    parts = [_probes(latest.values()), _ceiling(latest.values()), _policies(latest.values())]
+    latest = _latest(rows)
+    parts = [_probes(latest), _ceiling(latest), _policies(group_policies(latest))]
     return "\n".join(part for part in parts if part)
+
+
+def _latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    told = ("labels", "videos", "pretrain_steps", "near_codes_m", "table_temperature")
+    return list(
+        {(row["cell"], *(row["key"].get(name) for name in told)): row for row in rows}.values()
+    )
 
 
 def _table(title: str, head: list[str], body: list[list[str]]) -> str:
@@ -75,11 +81,7 @@ def _table_decoder(key: dict[str, Any]) -> str:
 
 
 def _success(members: list[dict[str, Any]], family: str | None = None) -> str:
-    rates = [
-        100 * (m["figures"]["families"][family] if family else m["figures"]["overall"])["rate"]
-        for m in members
-    ]
-    return "{:.1f} +- {:.1f}".format(*mean_error(rates))
+    return "{:.1f} +- {:.1f}".format(*success(members, family))
 
 
 def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
@@ -112,24 +114,54 @@ def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def _policies(rows: Iterable[dict[str, Any]]) -> str:
-    groups: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row in rows:
+class PolicyName(NamedTuple):
+    """What the seeds of one row of the policies' table have in common."""
+
+    labels: str
+    """Where the labelled episodes are from."""
+    videos: str
+    """How many videos, of which domain, in how many steps; "none" without pretraining."""
+    arm: str
+    """`lapa`, `actionvla`, `scratch`, `lapa_paper`."""
+    decoder: str
+    """Head or table, with what sets it apart."""
+    way: str
+    """`sampled` or `greedy`."""
+
+
+Policies = dict[PolicyName, dict[int, list[dict[str, Any]]]]
+"""Name -> number of labelled episodes -> the seeds' rows, whose figures are of that way of decoding."""
+
+
+def group_policies(rows: Iterable[dict[str, Any]]) -> Policies:
+    """Return the finetuned policies' rows by what they have in common."""
+    groups: Policies = {}
+    for row in _latest(rows):
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
             decoder = "head" if kind == "finetune" else _table_decoder(row["key"])
             videos = "none" if rest[1] == "scratch" else _videos(row)
-            name = (row["key"]["labels"], videos, rest[1])
             greedy = {**row, "figures": row["figures"]["greedy"]}
             for way, figures in (("sampled", row), ("greedy", greedy)):
-                key = (*name, f"{decoder}, {way}")
-                groups[key][row["labels"]].append(figures)
+                name = PolicyName(row["key"]["labels"], videos, rest[1], decoder, way)
+                groups.setdefault(name, {}).setdefault(row["labels"], []).append(figures)
+    return groups
+
+
+def success(rows: list[dict[str, Any]], family: str | None = None) -> tuple[float, float]:
+    """Return mean and standard error of the success over seeds [%], of one family of instructions or of all."""
+    figures = [
+        row["figures"]["families"][family] if family else row["figures"]["overall"] for row in rows
+    ]
+    return mean_error([100 * each["rate"] for each in figures])
+
+
+def _policies(groups: Policies) -> str:
     counts = sorted({count for group in groups.values() for count in group})
     body = [
         [
-            *name,
+            *name[:3],
+            f"{name.decoder}, {name.way}",
             *(
                 _success(group[count]) + f" ({len(group[count])})" if count in group else "-"
                 for count in counts

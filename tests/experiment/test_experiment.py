@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import make_features
 from lapa_core.errors import DataError
 from lapa_core.experiment.cells import Cell, all_cells, run_data
+from lapa_core.experiment.chart import panels, write_chart
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.data import make_video_set
 from lapa_core.experiment.run import cell_key, pending_cells, run_all
@@ -94,6 +96,38 @@ def test_tables_hold_the_figures():
     for videos in (20, 80):
         assert f"| x | {videos} default | lapa | head, sampled | 50.0 +- 0.0 (3) |" in text
         assert f"| x | {videos} default | lapa | head, greedy | 25.0 +- 0.0 (3) |" in text
+
+
+def test_the_chart_has_a_panel_per_kind_of_videos_and_the_table_made_last(tmp_path):
+    score = {"rate": 0.5}
+    figures = {"overall": score, "greedy": {"overall": score}}
+    cells = {
+        "finetune/default/scratch": {"videos": 20},
+        "table/default/lapa": {"videos": 80, "table_temperature": 1.0},
+        "finetune/shifted/lapa": {"videos": 20},
+        "finetune/default/actionvla": {"videos": 80},
+        "finetune/default/actionvla ": {"videos": 999},  # nothing of LAPA beside it
+    }
+    rows = [
+        {"cell": f"{cell.strip()}/{count}/s0", "key": {"labels": "x", **key}, "labels": count, "figures": figures}
+        for cell, key in cells.items()
+        for count in (50, 100)
+    ]  # fmt: skip
+    newer = {**rows[2], "key": {**rows[2]["key"], "table_temperature": 0.7}}
+    shown = {
+        videos: [(name.arm, name.decoder) for name in policies]
+        for videos, policies in panels([*rows, newer]).items()
+    }
+    assert shown == {
+        "80 default": [("lapa", "table T=0.7"), ("actionvla", "head"), ("scratch", "head")],
+        "20 shifted": [("lapa", "head"), ("scratch", "head")],
+    }
+    chart = tmp_path / "results.png"
+    assert write_chart(rows, chart)
+    with Image.open(chart) as image:
+        assert image.width > image.height > 200
+    assert not write_chart(rows[:2], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_video_set_that_is_too_small_is_refused(tmp_path):
