@@ -48,3 +48,7 @@ class ExperimentConfig:
             raise ContractError(
                 "seeds, videos, probe_episodes, rollouts, workers and label_counts must be at least 1"
             )
+        if self.pretrain_steps < 0:
+            raise ContractError(
+                f"pretrain_steps is {self.pretrain_steps}; it must be 0 (the recipes' own) or more"
+            )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from lapa_core.checkpoint import provenance
 from lapa_core.cluster import end_with_parent
-from lapa_core.errors import LapaError
+from lapa_core.errors import ContractError, DataError, LapaError
 from lapa_core.experiment.cells import NEAR_CODES_M, TABLE_TEMPERATURE, Cell, all_cells
 from lapa_core.experiment.chart import write_chart
 from lapa_core.experiment.config import ExperimentConfig
@@ -71,9 +71,18 @@ EXPERIMENT = Suite(all_cells, cell_key)
 
 
 def pending_cells(config: Any, suite: Suite = EXPERIMENT) -> list[Cell]:
-    """Return the cells to run: those asked for and what they need, without the finished ones."""
+    """Return the cells to run: those asked for and what they need, without the finished ones.
+
+    Raises:
+        ContractError: no cell has such a name.
+    """
     cells = {cell.name: cell for cell in suite.cells(config)}
     wanted = {name for name in cells if config.only in name}
+    if not wanted:
+        kinds = dict.fromkeys("/".join(name.split("/")[:3]) for name in cells)
+        raise ContractError(
+            f"only is {config.only!r}, which no cell's name contains; they begin with {', '.join(kinds)}"
+        )
     while missing := {need for name in wanted for need in cells[name].needs} - wanted:
         wanted |= missing
     finished = [row["key"] for row in read_results(config.out)]
@@ -143,19 +152,33 @@ def _append(out: Path, line: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def main(config: ExperimentConfig) -> None:
-    """Run the pending cells, then print the tables and draw the chart.
+def run_and_show(config: Any, suite: Suite, show: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Run the pending cells, unless only the summary is wanted, then show all finished ones.
 
     Raises:
+        DataError: the summary of nothing is wanted.
         LapaError: cells failed; the finished ones are kept.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    failed = [] if config.summary else run_all(config)
+    failed = [] if config.summary else run_all(config, suite)
     rows = read_results(config.out)
-    print(summarise(rows))
-    if write_chart(rows, config.out / CHART_FILE):
-        print(f"\n{config.out / CHART_FILE}")
+    if config.summary and not rows:
+        raise DataError(
+            f"{config.out / RESULTS_FILE} holds no finished cell: run without --summary"
+        )
+    show(rows)
     if failed:
         raise LapaError(
             f"{len(failed)} cell(s) did not finish: {', '.join(failed)}; the log says why. Run again to retry"
         )
+
+
+def main(config: ExperimentConfig) -> None:
+    """Run the pending cells, then print the tables and draw the chart."""
+
+    def show(rows: list[dict[str, Any]]) -> None:
+        print(summarise(rows))
+        if write_chart(rows, config.out / CHART_FILE):
+            print(f"\n{config.out / CHART_FILE}")
+
+    run_and_show(config, EXPERIMENT, show)

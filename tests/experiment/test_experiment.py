@@ -13,12 +13,12 @@ from PIL import Image
 from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.data.lerobot import LeRobotWriter
 from lapa_core.data.lerobot_format import make_features
-from lapa_core.errors import DataError
+from lapa_core.errors import ContractError, DataError
 from lapa_core.experiment.cells import Cell, all_cells, run_data
 from lapa_core.experiment.chart import panels, write_chart
 from lapa_core.experiment.config import ExperimentConfig
 from lapa_core.experiment.data import make_video_set
-from lapa_core.experiment.run import cell_key, pending_cells, run_all
+from lapa_core.experiment.run import cell_key, main, pending_cells, run_all
 from lapa_core.experiment.summary import mean_error, summarise
 
 
@@ -53,6 +53,15 @@ def test_finished_cells_are_skipped_but_not_under_other_labels(tmp_path):
     assert pending_cells(config) == []
     other = ExperimentConfig(out=tmp_path, only=config.only, labels=Path("recorded"))
     assert [cell.name for cell in pending_cells(other)] == ["data/labels", config.only]
+
+
+def test_a_name_of_no_cell_and_the_summary_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ContractError, match=r"'lappa'.* data/default, "):
+        pending_cells(ExperimentConfig(out=tmp_path, only="lappa"))
+    with pytest.raises(DataError, match="holds no finished cell"):
+        main(ExperimentConfig(out=tmp_path, summary=True))
+    with pytest.raises(ContractError, match="pretrain_steps is -1"):
+        ExperimentConfig(pretrain_steps=-1)
 
 
 def test_longer_pretraining_makes_other_cells_of_all_that_is_pretrained():
