@@ -25,6 +25,13 @@ LIMIT_S = 20 * 60
 WORKERS = min(os.cpu_count() or 1, 4)
 """Processes that run tests side by side; each loads torch, and many start further ones."""
 
+COLCON, END_TO_END = "colcon test", "pytest, end to end"
+RESULTS = {
+    COLCON: ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml",
+    END_TO_END: ROOT / "build" / "end_to_end.xml",
+}
+"""Where the stages that need the workspace leave what they ran: colcon's of lapa_ros, and pytest's."""
+
 
 class Stage(NamedTuple):
     """One command of the run."""
@@ -49,11 +56,11 @@ def stages() -> list[Stage]:
     # Files in the order of the folders: the longest do not come last.
     side_by_side = ["-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"]
     return [
-        Stage("colcon test", test, workspace),
+        Stage(COLCON, test, workspace),
         # `colcon test` succeeds when tests fail; this does not.
         Stage("colcon test-result", [*colcon, "test-result", "--verbose"], workspace),
         Stage("pytest, lapa_core", [*pytest, *side_by_side, "--ignore", end_to_end], ROOT),
-        Stage("pytest, end to end", [*pytest, end_to_end], ROOT),
+        Stage(END_TO_END, [*pytest, end_to_end, f"--junit-xml={RESULTS[END_TO_END]}"], ROOT),
     ]
 
 
@@ -83,14 +90,15 @@ def run_stage(stage: Stage, environ: Mapping[str, str]) -> str | None:
     return f"{stage.name} failed with exit status {status}" if status else None
 
 
-def check_ros_tests(results: Path) -> str | None:
-    """Return what is wrong with the results of the nodes' tests; `colcon test` is content with none at all."""
+def check_ran(name: str, results: Path) -> str | None:
+    """Return what is wrong if not one test has run: `colcon test` is content with none, pytest with all skipped."""
     if not results.is_file():
-        return f"colcon test wrote no {results}"
-    suites = ElementTree.parse(results).getroot().iter("testsuite")
-    if sum(int(suite.get("tests", "0")) for suite in suites) == 0:
-        return "colcon test found no test in lapa_ros"
-    return None
+        return f"{name} wrote no {results}"
+    suites = list(ElementTree.parse(results).getroot().iter("testsuite"))
+    found, skipped = (sum(int(s.get(key, "0")) for s in suites) for key in ("tests", "skipped"))
+    return (
+        f"{name}: of {found} tests {skipped} were skipped, none ran" if found == skipped else None
+    )
 
 
 def main() -> None:
@@ -102,11 +110,10 @@ def main() -> None:
         sys.exit(f"tests: {error}")
     environ.setdefault("ROS_LOG_DIR", str(ROOT / "ros2_ws" / "log" / "ros"))
     print(f"ROS domain {environ['ROS_DOMAIN_ID']}, this machine only")
-    ros_results = ROOT / "ros2_ws" / "build" / "lapa_ros" / "pytest.xml"
-    ros_results.unlink(missing_ok=True)
+    for results in RESULTS.values():
+        results.unlink(missing_ok=True)
     wrong = [what for stage in stages() if (what := run_stage(stage, environ))]
-    if none := check_ros_tests(ros_results):
-        wrong.append(none)
+    wrong += [none for name, results in RESULTS.items() if (none := check_ran(name, results))]
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(f"\nmake test: {minutes} min {seconds} s", flush=True)
     if wrong:

@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for marker, why in reasons.items():
         chosen = [item for item in items if item.get_closest_marker(marker)]
         if chosen and (reason := why()):
+            # This machine cannot run them. `make test` fails if not one end-to-end test has run.
             for item in chosen:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -69,5 +70,6 @@ def bridge() -> Path:
     root = Path(os.environ.get("LAPA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     path = root / "bridge_v2_sample"
     if not path.is_dir():
+        # Their licence keeps the excerpts out of this repository. CI has them, and skips nothing here.
         pytest.skip(f"no Bridge sample at {path}; set LAPA_SHARED_DATA to the folder that holds it")
     return path

@@ -157,12 +157,10 @@ def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Pretrain the trunk on the codes of the videos."""
     _, domain, arm, _ = cell.name.split("/")
     recipe = VLA_PRETRAIN[config.size]
-    if config.pretrain_steps:
-        recipe = replace(recipe, steps=config.pretrain_steps)
     laq = _at(config, f"laq/{domain}/{DESIGNS[arm]}/s{cell.seed}")
     recipe = replace(
         recipe, data=Path(domain), labels=laq / "labels", laq=laq / "checkpoint", out=_at(config, cell.name),
-        seed=cell.seed, max_episodes=0, progress=False,
+        seed=cell.seed, max_episodes=0, progress=False, steps=config.pretrain_steps or recipe.steps,
     )  # fmt: skip
     store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
     last = pretrain(recipe, store).history[-1][1]
@@ -173,11 +171,10 @@ def run_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Train on the true actions of all videos: ActionVLA's pretraining, and the ceiling of behaviour cloning."""
     domain = cell.name.split("/")[1]
     recipe = VLA_FINETUNE[f"{config.size}_ceiling"]
-    if config.pretrain_steps:
-        recipe = replace(recipe, steps=config.pretrain_steps)
     recipe = replace(
-        recipe, data=Path(domain), out=_at(config, cell.name), seed=cell.seed, progress=False
-    )
+        recipe, data=Path(domain), out=_at(config, cell.name), seed=cell.seed, progress=False,
+        steps=config.pretrain_steps or recipe.steps,
+    )  # fmt: skip
     store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
     finetune(recipe, store)
     return {"steps": recipe.steps, **_rollouts(config, cell, domain)}

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lapa_core.experiment.summary import Policies, PolicyName, group_policies, success
+from lapa_core.experiment.summary import Policies, Videos, group_policies, latest_rows, success
 
 LINES = {
     ("lapa", "table"): ("LAPA, code-to-action table", "#d55e00", "o", "-"),
@@ -21,22 +21,19 @@ LINES = {
 """Arm and decoder -> label, colour (Okabe and Ito's, told apart by the colour-blind too), marker, dash."""
 
 
-def panels(rows: Iterable[dict[str, Any]]) -> dict[str, Policies]:
-    """Return what each panel shows: kind of videos -> policies that sample; of several tables the one made last.
+def panels(rows: Iterable[dict[str, Any]]) -> dict[Videos, Policies]:
+    """Return what each panel shows: videos -> policies that sample; of several tables the one made last.
 
     Only videos that LAPA learned from make a panel; SCRATCH, which sees none, is in all of them.
     """
-    groups = {name: group for name, group in group_policies(rows).items() if name.way == "sampled"}
-    shown: dict[str, Policies] = {}
-    for videos in dict.fromkeys(name.videos for name in groups if name.arm == "lapa"):
-        lines: dict[tuple[str, str], PolicyName] = {}
-        for name in groups:
-            if name.videos in (videos, "none"):
-                lines[name.arm, name.decoder.split()[0]] = name
-        shown[videos] = {lines[key]: groups[lines[key]] for key in LINES if key in lines}
-    return dict(
-        sorted(shown.items(), key=lambda panel: (panel[0].split()[1], int(panel[0].split()[0])))
-    )
+    groups = group_policies(latest_rows(rows))
+    sampled = [name for name in groups if name.way == "sampled"]
+    shown: dict[Videos, Policies] = {}
+    for videos in sorted({name.videos for name in sampled if name.arm == "lapa"}):
+        here = [name for name in sampled if name.videos == videos or name.arm == "scratch"]
+        last = {(name.arm, name.decoder): name for name in here}
+        shown[videos] = {last[line]: groups[last[line]] for line in LINES if line in last}
+    return shown
 
 
 def write_chart(rows: Iterable[dict[str, Any]], path: Path) -> bool:
@@ -48,7 +45,8 @@ def write_chart(rows: Iterable[dict[str, Any]], path: Path) -> bool:
     all_axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (videos, policies) in zip(all_axes, shown.items(), strict=True):
         _panel(axes, policies)
-        axes.set_title(_title(videos), fontsize=10)
+        steps = f", {videos.steps:,} steps" if videos.steps else ""
+        axes.set_title(f"{videos.episodes:,} videos\n{videos.domain}{steps}", fontsize=10)
     all_axes[0].set_ylabel("success [%]")
     handles = {h.get_label(): h for axes in all_axes for h in axes.containers}
     figure.legend(
@@ -61,7 +59,7 @@ def write_chart(rows: Iterable[dict[str, Any]], path: Path) -> bool:
 def _panel(axes: Axes, policies: Policies) -> None:
     counts = sorted({count for group in policies.values() for count in group})
     for name, group in policies.items():
-        label, colour, marker, dash = LINES[name.arm, name.decoder.split()[0]]
+        label, colour, marker, dash = LINES[name.arm, name.decoder]
         x = [count for count in counts if count in group]
         mean, error = zip(*(success(group[count]) for count in x), strict=True)
         axes.errorbar(
@@ -72,9 +70,3 @@ def _panel(axes: Axes, policies: Policies) -> None:
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _title(videos: str) -> str:
-    """Return the panel's title: `36000 default, 18000 steps` -> `36,000 videos` and the rest below."""
-    count, rest = videos.split(" ", 1)
-    return f"{int(count):,} videos\n{rest}"

@@ -29,12 +29,13 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
     """Return the tables; of a cell that ran several times on the same data with the same decoding, the last counts."""
-    latest = _latest(rows)
+    latest = latest_rows(rows)
     parts = [_probes(latest), _ceiling(latest), _policies(group_policies(latest))]
     return "\n".join(part for part in parts if part)
 
 
-def _latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def latest_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows without those that a later run of the same cell, data and decoding replaces."""
     told = ("labels", "videos", "pretrain_steps", "near_codes_m", "table_temperature")
     return list(
         {(row["cell"], *(row["key"].get(name) for name in told)): row for row in rows}.values()
@@ -51,7 +52,7 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind == "laq":
-            groups[f"{_videos(row)}, {rest[1]}"].append(row)
+            groups[f"{Videos.of(row)}, {rest[1]}"].append(row)
     body = []
     for name, members in groups.items():
         cells = [
@@ -67,20 +68,37 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def _videos(row: dict[str, Any]) -> str:
-    """Return how many videos a row's cell learned from, of which domain, and in how many steps if not the recipe's."""
-    name = f"{row['key']['videos']} {row['cell'].split('/')[1]}"
-    steps = row["key"].get("pretrain_steps")
-    return f"{name}, {steps} steps" if steps else name
+class Videos(NamedTuple):
+    """What a cell learned from before it saw labels."""
+
+    domain: str
+    """Their look, a key of `lapa_core.sim.appearance.DOMAINS`; "" without pretraining."""
+    episodes: int
+    """How many they are."""
+    steps: int
+    """Optimizer steps of pretraining; 0 for the recipe's."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Videos:
+        """Read them from a row; SCRATCH has none."""
+        _, domain, arm, *_ = row["cell"].split("/")
+        if arm == "scratch":
+            return cls("", 0, 0)
+        return cls(domain, row["key"]["videos"], row["key"].get("pretrain_steps", 0))
+
+    def __str__(self) -> str:
+        if not self.domain:
+            return "none"
+        return f"{self.episodes} {self.domain}" + (f", {self.steps} steps" if self.steps else "")
 
 
-def _table_decoder(key: dict[str, Any]) -> str:
-    """Name a table by its settings; rows of before they were settings sampled at 1."""
+def _table_settings(key: dict[str, Any]) -> str:
+    """Tell a table from others; rows of before these were settings sampled at 1."""
     near = " near" if key.get("near_codes_m") else ""
-    return f"table{near} T={key.get('table_temperature', 1)}"
+    return f"{near} T={key.get('table_temperature', 1)}"
 
 
-def _success(members: list[dict[str, Any]], family: str | None = None) -> str:
+def _success_text(members: list[dict[str, Any]], family: str | None = None) -> str:
     return "{:.1f} +- {:.1f}".format(*success(members, family))
 
 
@@ -89,7 +107,7 @@ def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind == "pretrain" and rest[1] == "actionvla":
-            groups[_videos(row)].append(row)
+            groups[str(Videos.of(row))].append(row)
     families = sorted(
         {
             family
@@ -102,8 +120,8 @@ def _ceiling(rows: Iterable[dict[str, Any]]) -> str:
         [
             name,
             str(len(members)),
-            _success(members),
-            *(_success(members, family) for family in families),
+            _success_text(members),
+            *(_success_text(members, family) for family in families),
         ]
         for name, members in groups.items()
     ]
@@ -119,12 +137,14 @@ class PolicyName(NamedTuple):
 
     labels: str
     """Where the labelled episodes are from."""
-    videos: str
-    """How many videos, of which domain, in how many steps; "none" without pretraining."""
+    videos: Videos
+    """What it learned from before."""
     arm: str
     """`lapa`, `actionvla`, `scratch`, `lapa_paper`."""
     decoder: str
-    """Head or table, with what sets it apart."""
+    """`head` or `table`."""
+    settings: str
+    """What sets a table apart from other tables."""
     way: str
     """`sampled` or `greedy`."""
 
@@ -134,16 +154,15 @@ Policies = dict[PolicyName, dict[int, list[dict[str, Any]]]]
 
 
 def group_policies(rows: Iterable[dict[str, Any]]) -> Policies:
-    """Return the finetuned policies' rows by what they have in common."""
+    """Return the finetuned policies' rows, of `latest_rows`, by what they have in common."""
     groups: Policies = {}
-    for row in _latest(rows):
+    for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
-            decoder = "head" if kind == "finetune" else _table_decoder(row["key"])
-            videos = "none" if rest[1] == "scratch" else _videos(row)
+            decoder = ("head", "") if kind == "finetune" else ("table", _table_settings(row["key"]))
             greedy = {**row, "figures": row["figures"]["greedy"]}
             for way, figures in (("sampled", row), ("greedy", greedy)):
-                name = PolicyName(row["key"]["labels"], videos, rest[1], decoder, way)
+                name = PolicyName(row["key"]["labels"], Videos.of(row), rest[1], *decoder, way)
                 groups.setdefault(name, {}).setdefault(row["labels"], []).append(figures)
     return groups
 
@@ -160,10 +179,12 @@ def _policies(groups: Policies) -> str:
     counts = sorted({count for group in groups.values() for count in group})
     body = [
         [
-            *name[:3],
-            f"{name.decoder}, {name.way}",
+            name.labels,
+            str(name.videos),
+            name.arm,
+            f"{name.decoder}{name.settings}, {name.way}",
             *(
-                _success(group[count]) + f" ({len(group[count])})" if count in group else "-"
+                _success_text(group[count]) + f" ({len(group[count])})" if count in group else "-"
                 for count in counts
             ),
         ]

@@ -129,7 +129,9 @@ class Batcher:
             for pending in taken:  # each alone says whose fault it is
                 self._answer([pending])
             return
-        except Exception:  # the thread's boundary: one bad pass must not end the server
+        except Exception:
+            # Broad on purpose: a model may raise anything, and every client waits for this one thread. They are
+            # answered, the log has the traceback, and the next pass may do better.
             log.exception("the model failed on %d requests", len(taken))
             _fail(taken, ServerError("the model failed; the server's log says why"))
             return

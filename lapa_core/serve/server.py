@@ -100,7 +100,9 @@ class PolicyServer:
             # what the library refused by itself, such as a message that is too long, has its reason in `sent`
             reason = f": {closed.sent.reason}" if closed.sent and closed.sent.reason else ""
             log.info("%s left%s", connection.remote_address, reason)
-        except Exception:  # the boundary to the library, which would only close the connection
+        except Exception:
+            # Broad on purpose: the library's log is silenced above, so a mistake of ours would close the connection
+            # without a word to the client or to the log.
             log.exception("%s: the server failed", connection.remote_address)
             await connection.close(CloseCode.INTERNAL_ERROR, "the server failed; its log says why")
 

@@ -124,7 +124,7 @@ def test_the_chart_has_a_panel_per_kind_of_videos_and_the_table_made_last(tmp_pa
     ]  # fmt: skip
     newer = {**rows[2], "key": {**rows[2]["key"], "table_temperature": 0.7}}
     shown = {
-        videos: [(name.arm, name.decoder) for name in policies]
+        str(videos): [(name.arm, name.decoder + name.settings) for name in policies]
         for videos, policies in panels([*rows, newer]).items()
     }
     assert shown == {

@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from lapa_core.errors import DataError, ServerError
 from lapa_core.image import preprocess
+from lapa_core.serve.answer import Session
 from lapa_core.serve.batch import Asked, Batcher
 from tests.serve.tools import (
     BINS,
@@ -176,6 +177,22 @@ def test_a_model_that_fails_is_told_without_its_inside_and_others_are_served(ech
             connection.send(openpi_request())
             assert isinstance(connection.recv(timeout=10), bytes)
     assert "out of memory" in caplog.text
+
+
+def test_a_mistake_of_the_server_is_said_and_logged_and_others_are_served(
+    echo, caplog, monkeypatch
+):
+    with serving(echo) as address:
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "answer", lambda *_: 1 / 0)
+            with openpi_client(address) as connection:
+                connection.send(openpi_request())
+                with pytest.raises(ConnectionClosed, match=r"1011.*its log says why"):
+                    connection.recv(timeout=10)
+        with openpi_client(address) as connection:
+            connection.send(openpi_request())
+            assert isinstance(connection.recv(timeout=10), bytes)
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -277,8 +277,8 @@ class ArmLogic:
         if measured is not None and self.mode not in (Mode.STOPPED, Mode.PARKED):
             self._hold(measured, Mode.HOLDING, reason, "info")
 
-    def check_awake(self, now_s: float) -> None:
-        """Refuse what a person asked of a node that stood still: by now nobody may expect the arm to move.
+    def check_fresh(self, now_s: float) -> None:
+        """Refuse a request that may have waited while the node stood still: nobody may expect a motion by now.
 
         Raises:
             ActionError: the node stands still, or has gone on only just now.

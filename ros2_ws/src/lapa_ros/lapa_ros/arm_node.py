@@ -270,23 +270,23 @@ class ArmNode(ManagedNode):
         return self._answer(response, lambda: self._logic.hold(self.now_s()))
 
     def _ready(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._answer(response, lambda: self._logic.move_to_ready(self.now_s()), awake=True)
+        return self._answer(response, lambda: self._logic.move_to_ready(self.now_s()), fresh=True)
 
     def _park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._answer(response, lambda: self._logic.park(self.now_s()), awake=True)
+        return self._answer(response, lambda: self._logic.park(self.now_s()), fresh=True)
 
     def _release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._answer(response, lambda: self._logic.release(self.now_s()), awake=True)
+        return self._answer(response, lambda: self._logic.release(self.now_s()), fresh=True)
 
     def _answer(
-        self, response: Trigger.Response, act: Callable[[], str], *, awake: bool = False
+        self, response: Trigger.Response, act: Callable[[], str], *, fresh: bool = False
     ) -> Trigger.Response:
         if not self.active:
             response.success, response.message = False, "the arm node is not active"
             return response
         try:
-            if awake:
-                self._logic.check_awake(self.now_s())
+            if fresh:
+                self._logic.check_fresh(self.now_s())
             response.success, response.message = True, act()
         except ActionError as error:
             response.success, response.message = False, str(error)

@@ -33,9 +33,9 @@ def to_rgb(message: Image | CompressedImage) -> Rgb:
     """
     try:
         picture = _decoder()(message)
-    except (
-        Exception
-    ) as error:  # the two libraries raise types of their own; one meaning: not a usable picture
+    except Exception as error:
+        # Broad on purpose: cv_bridge, rosbags-image and the decoders below them raise types of their own, on bytes
+        # that came over the network. They mean one thing: no usable picture.
         kind = getattr(message, "encoding", None) or getattr(message, "format", "?")
         raise DataError(
             f"an image of encoding {kind!r} cannot be converted to RGB: {error}"

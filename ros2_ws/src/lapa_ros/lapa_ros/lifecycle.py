@@ -17,6 +17,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -190,7 +191,8 @@ class ManagedNode(LifecycleNode):
         except LapaError as error:  # the user's to mend: the message is enough
             self.get_logger().error(f"cannot {what}: {error}")
             return TransitionCallbackReturn.FAILURE
-        except Exception:  # the boundary to rclpy, which would drop it
+        except Exception:
+            # Broad on purpose: rclpy takes whatever a transition raises and drops it without a word.
             self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
@@ -208,9 +210,8 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
     executor = SingleThreadedExecutor()
     try:
         node = make_node()
-    except (
-        Exception
-    ) as error:  # a parameter out of bounds, above all: one line instead of a traceback
+    except (LapaError, ParameterException, NameValidationException) as error:
+        # The user's to mend: a parameter out of bounds, above all. One line instead of a traceback.
         rclpy.logging.get_logger("lapa").error(f"cannot start: {type(error).__name__}: {error}")
         rclpy.try_shutdown()
         return 2

@@ -168,9 +168,8 @@ class PolicyWorker:
         try:
             while not self._stop.is_set():
                 self.turn()
-        except (
-            Exception
-        ):  # the thread's boundary: without this it would die unseen, and the node look alive
+        except Exception:
+            # Broad on purpose: nobody joins this thread. The node would look alive and never act again.
             self._say("error", f"the policy crashed:\n{traceback.format_exc()}")
             self._on_crash()
 

@@ -42,8 +42,8 @@ STATE = _profile(reliable=True, depth=1, latched=True)
 """Arm, recorder and task states: a late subscriber gets the newest at once."""
 
 STATES = _profile(reliable=True, depth=60, latched=True)
-"""What one to whom an arm matters that did not obey for a moment subscribes its states with: all of them, of half a
-second at their highest rate. After a longer pause the arm counts as silent."""
+"""Arm states for a subscriber that must not miss a moment in which the arm did not obey: half a second of them at
+their highest rate. After a longer pause the arm counts as silent."""
 
 INSTRUCTION = STATE
 """An instruction stays valid until the next: a policy that starts later still gets it."""

@@ -59,7 +59,8 @@ class WorkerNode(ManagedNode, ABC):
         except LapaError as error:
             self.get_logger().error(f"{self.get_name()} ended: {error}")
             self.end(1)
-        except Exception:  # the thread's boundary: without this it would die unseen
+        except Exception:
+            # Broad on purpose: nobody joins this thread. The node would go on without its work and end with 0.
             self.get_logger().error(f"{self.get_name()} ended:\n{traceback.format_exc()}")
             self.end(1)
         else:

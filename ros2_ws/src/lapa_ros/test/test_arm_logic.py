@@ -298,24 +298,24 @@ def test_what_may_have_been_asked_of_a_node_that_stood_still_is_refused_for_a_mo
     bench, ticks_first
 ):
     bench.clock.now_s += 0.9 * ArmLogic.STANDSTILL_S
-    bench.logic.check_awake(bench.clock())  # only slow
+    bench.logic.check_fresh(bench.clock())  # only slow
     bench.run(1.0)
     bench.clock.now_s += 1.1 * ArmLogic.STANDSTILL_S
     if ticks_first:
         bench.run(0.5 * ArmLogic.LATE_S)
     with pytest.raises(ActionError, match="ask again"):
-        bench.logic.check_awake(bench.clock())
+        bench.logic.check_fresh(bench.clock())
     bench.run(1.1 * ArmLogic.LATE_S)
-    bench.logic.check_awake(bench.clock())
+    bench.logic.check_fresh(bench.clock())
 
 
 def test_an_arm_that_is_activated_again_did_not_stand_still(bench):
     bench.logic.halt("the arm node is deactivated")
     bench.clock.now_s += 60.0
     bench.logic.begin()
-    bench.logic.check_awake(bench.clock())
+    bench.logic.check_fresh(bench.clock())
     bench.run(0.1)
-    bench.logic.check_awake(bench.clock())
+    bench.logic.check_fresh(bench.clock())
 
 
 def test_an_arm_that_is_moved_by_hand_is_anchored_where_it_is(bench):

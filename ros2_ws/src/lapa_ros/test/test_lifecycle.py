@@ -16,7 +16,7 @@ from lapa_ros.operator_node import OperatorNode
 from lapa_ros.policy_logic import PolicyWorker
 from lapa_ros.policy_node import PolicyNode
 from lapa_ros.recorder_node import RecorderNode
-from lapa_ros.remote import wait_future
+from lapa_ros.remote import GraphError, wait_future
 from lapa_ros.sim_node import SimNode
 from lapa_ros.teleop_node import TeleopNode
 from lapa_ros.worker_node import WorkerNode
@@ -221,6 +221,45 @@ def test_work_that_has_not_ended_keeps_what_it_uses(ros_domain, capfd):
     assert node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
     assert entities(node) == unconfigured
     node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "traceback"),
+    [
+        (GraphError("no arm"), "operator ended: no arm", False),
+        (ZeroDivisionError("oh"), "oh", True),
+    ],
+)
+def test_work_that_fails_ends_its_process_with_an_error(ros_domain, capfd, error, said, traceback):
+    class Broken(Lasting):
+        def work(self):
+            raise error
+
+    node = Broken()
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.finished.wait(20.0)
+    assert node.exit_code == 1
+    node.destroy_node()
+    log = capfd.readouterr().err
+    assert said in log
+    assert ("Traceback" in log) is traceback
+
+
+def test_a_value_out_of_bounds_is_one_line_and_a_mistake_of_ours_a_traceback(ros_domain):
+    command = [sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", "-p"]
+    wrong = subprocess.run(
+        [*command, "max_command_age_s:=-1.0"], capture_output=True, text=True, timeout=60
+    )
+    assert wrong.returncode == 2
+    assert "cannot start: InvalidParameterValueException" in wrong.stdout + wrong.stderr
+    assert "Traceback" not in wrong.stdout + wrong.stderr
+    mistaken = "from lapa_ros.lifecycle import run; run(lambda: 1 / 0)"
+    broken = subprocess.run(
+        [sys.executable, "-c", mistaken], capture_output=True, text=True, timeout=60
+    )
+    assert broken.returncode == 1
+    assert "ZeroDivisionError" in broken.stderr
 
 
 @pytest.mark.parametrize("simulated", [False, True])
