@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from lapa_core.launcher import LAUNCHER_VARIABLE, Process
+
 Sink = Callable[[str, str], None]
 """Takes a process's name and one line of its output; called from several threads."""
 
@@ -38,7 +40,8 @@ class Supervisor:
     """Runs processes, each in its own group; a context manager that leaves none behind."""
 
     def __init__(self, plans: Sequence[ProcessPlan], environ: Mapping[str, str], sink: Sink):
-        self._plans, self._environ, self._sink = plans, dict(environ), sink
+        self._plans, self._sink = plans, sink
+        self._environ = {**environ, LAUNCHER_VARIABLE: Process.this().text()}
         self._processes: list[tuple[ProcessPlan, subprocess.Popen[str]]] = []
         self._readers: list[threading.Thread] = []
         self._reported: set[str] = set()

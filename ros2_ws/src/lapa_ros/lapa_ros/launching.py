@@ -20,6 +20,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from lapa_core.errors import LapaError
 from lapa_core.graph import PACKAGE, GraphNode, load_graph
+from lapa_core.launcher import LAUNCHER_VARIABLE, Process
 from lapa_core.paths import config_dir
 from lapa_core.supervisor import STOP_LIMIT_S, describe
 from lapa_ros.params import PARAMETERS
@@ -38,6 +39,14 @@ class FirstGiven(Substitution):
         """Return it, or "" where all are empty."""
         texts = (choice.perform(context) for choice in self._choices)
         return next((text for text in texts if text), "")
+
+
+class ThisProcess(Substitution):
+    """The process that starts the nodes, which they watch: `ros2 launch` leaves them running when it is killed."""
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return it as the nodes read it."""
+        return Process.this().text()
 
 
 def graph_actions(name: str) -> list[Action]:
@@ -75,6 +84,7 @@ def _node(node: GraphNode, has_params_file: bool) -> Node:
         name=node.name,
         namespace=LaunchConfiguration("robot_name"),
         parameters=[*files, overrides],
+        additional_env={LAUNCHER_VARIABLE: ThisProcess()},
         condition=_condition(node),
         output="screen",
         on_exit=_end_all if node.ends_graph else None,

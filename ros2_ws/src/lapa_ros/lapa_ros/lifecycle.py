@@ -8,6 +8,7 @@ and activate itself.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from lapa_core.errors import LapaError
+from lapa_core.launcher import LauncherWatch
 from lapa_ros import params as params_module
 from lapa_ros.diagnostics import OK, WARN, Diagnostics, Health
 from lapa_ros.namesakes import Namesakes
@@ -201,14 +203,19 @@ class ManagedNode(LifecycleNode):
 def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> int:
     """Run one node until a signal, until it wants to end, or until it cannot start; return the exit code.
 
-    SIGINT and SIGTERM shut the node down through its lifecycle, so that an arm holds and files are closed.
+    SIGINT, SIGTERM, SIGHUP and the end of the process that launched it shut the node down through its lifecycle, so
+    that an arm holds and files are closed.
     """
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, lambda *_: interrupted.set())
     executor = SingleThreadedExecutor()
     try:
+        launcher = LauncherWatch.from_environment(os.environ)
         node = make_node()
     except (LapaError, ParameterException, NameValidationException) as error:
         # The user's to mend: a parameter out of bounds, above all. One line instead of a traceback.
@@ -219,7 +226,7 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
     try:
         if node.params.autostart and not _autostart(node):
             return 1
-        while not interrupted.is_set() and not node.finished.is_set():
+        while not (interrupted.is_set() or node.finished.is_set() or _is_orphan(node, launcher)):
             executor.spin_once(timeout_sec=0.1)
         _wind_down(node, executor)
     except ExternalShutdownException:
@@ -229,10 +236,19 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
         executor.remove_node(node)
         node.destroy_node()
         rclpy.try_shutdown()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             # Python's own end would put back the handlers that kill; what is ignored stays ignored.
             signal.signal(number, signal.SIG_IGN)
     return node.exit_code
+
+
+def _is_orphan(node: ManagedNode, watch: LauncherWatch) -> bool:
+    """Return whether the process that launched the node is gone, and say so: nobody may be left who could end it."""
+    if not watch.is_gone():
+        return False
+    assert watch.launcher is not None
+    node.say("warn", f"process {watch.launcher.pid}, which started this node, is gone: ending")
+    return True
 
 
 def _wind_down(node: ManagedNode, executor: SingleThreadedExecutor) -> None:

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each launch file, imported with the real `launch` where that is installed."""
 
+import contextlib
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +61,9 @@ def test_a_parameter_file_of_any_name_comes_after_the_nodes_own(given):
     assert file.perform(context) == (given or "/own.yaml")
 
 
+ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
+
+
 @pytest.mark.parametrize(
     ("episodes", "status", "words"),
     [("0", 1, "has ended with exit status 2"), ("1", 0, "was required: shutting down")],
@@ -63,12 +71,42 @@ def test_a_parameter_file_of_any_name_comes_after_the_nodes_own(given):
 def test_ros2_launch_ends_with_the_node_that_ends_the_graph(tmp_path, episodes, status, words):
     """Zero episodes are out of the parameter's bounds, so that the node that ends the graph ends with 2."""
     pytest.importorskip("ros2launch", reason="no `ros2 launch` here: it is not on PyPI")
-    cli = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
     arguments = [f"episodes:={episodes}", "folder:=on"]  # which YAML would take for a truth value
     done = subprocess.run(
-        [*cli, "launch", "lapa_bringup", "record.launch.py", *arguments],
+        [*ROS2, "launch", "lapa_bringup", "record.launch.py", *arguments],
         cwd=tmp_path, timeout=120, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == status, done.stdout
     assert words in done.stdout
     assert len(list(tmp_path.glob("on/*.mcap"))) == int(episodes)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_the_nodes_of_a_ros2_launch_that_is_gone_end(tmp_path, how):
+    """Regression pinned: they went on, an arm node among them, and nobody was left to stop them."""
+    pytest.importorskip("ros2launch", reason="no `ros2 launch` here: it is not on PyPI")
+    command = [*ROS2, "launch", "lapa_bringup", "policy.launch.py"]
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen(
+        command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "ROS_LOG_DIR": str(tmp_path)}
+    ) as launch:  # fmt: skip
+        _wait_until(lambda: "joint states arrive" in log.read_text(), 60.0)
+        nodes = [
+            int(pid) for pid in re.findall(r"process started with pid \[(\d+)\]", log.read_text())
+        ]
+        assert len(nodes) == 3
+        launch.send_signal(how)
+        launch.wait(10.0)
+    try:
+        _wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in nodes), 15.0)
+    finally:
+        for pid in nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _wait_until(condition, limit_s):
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)

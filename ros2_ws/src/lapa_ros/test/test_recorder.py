@@ -26,6 +26,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState, Joy
 
 from lapa_core.data.mcap_episode import read_recording
+from lapa_core.launcher import LAUNCHER_VARIABLE, Process
 
 TOPICS = ["joint_states sensor_msgs/msg/JointState", "arm_state lapa_msgs/msg/ArmState"]
 
@@ -243,6 +244,23 @@ def test_an_interrupt_during_an_episode_saves_it(process):
     time.sleep(0.3)
     assert process.end(signal.SIGINT) == 0
     facts = read_recording(process.folder / f"{episode_id}.mcap").metadata
+    assert facts["outcome"] == "interrupted"
+
+
+def test_a_recorder_whose_launcher_is_gone_saves_its_episode(spinner, tmp_path, monkeypatch):
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE
+    ) as launcher:
+        monkeypatch.setenv(LAUNCHER_VARIABLE, Process.of(launcher.pid).text())
+        talker = Talker(spinner, tmp_path)
+        try:
+            talker.run()
+            episode_id = talker.start_when_heard()
+            launcher.kill()
+            assert talker.process.wait(30.0) == 0
+        finally:
+            talker.close()
+    facts = read_recording(tmp_path / f"{episode_id}.mcap").metadata
     assert facts["outcome"] == "interrupted"
 
 
