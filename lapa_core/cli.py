@@ -118,6 +118,21 @@ VERBS = (
         "train and probe every option of the latent action model on the simulator's videos",
     ),
     Verb(
+        "idm train",
+        "lapa_core.idm.train:IdmTrainConfig",
+        "learn which action lies between two frames, to label videos with (VPT)",
+    ),
+    Verb(
+        "unipi train",
+        "lapa_core.unipi.train:UnipiTrainConfig",
+        "teach a video diffusion model which frames come next (UniPi)",
+    ),
+    Verb(
+        "unipi policy",
+        "lapa_core.unipi.join:UnipiPolicyConfig",
+        "join it and an inverse dynamics model to a policy that plans frames",
+    ),
+    Verb(
         "vla pretrain",
         "lapa_core.vla.pretrain:PretrainConfig",
         "teach the policy to predict latent codes",

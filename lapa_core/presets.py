@@ -39,6 +39,11 @@ _CARD: dict[str, Any] = {
 }  # fmt: skip
 """What a card of 24 GB trains: adapters beside a 4-bit base, at the usual rate of adapters."""
 
+_CEILING: dict[str, Any] = {
+    "head_steps": 0, "steps": 4000, "learning_rate": 3e-3, "trunk_factor": 1.0, "dropout": 0.0, "temperature": 1.0,
+}  # fmt: skip
+"""The small trunk on thousands of labels, true ones or an inverse dynamics model's."""
+
 VLA_PRETRAIN: dict[str, PretrainConfig] = {
     "sim": PretrainConfig(
         data=_VIDEOS,
@@ -131,15 +136,12 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         dropout=0.0,
         temperature=1.0,
     ),
-    "sim_ceiling": FinetuneConfig(
+    "sim_ceiling": FinetuneConfig(**_CEILING, data=_VIDEOS, out=Path("outputs/ceiling_sim")),
+    "sim_vpt": FinetuneConfig(
+        **_CEILING,
         data=_VIDEOS,
-        out=Path("outputs/ceiling_sim"),
-        head_steps=0,
-        steps=4000,
-        learning_rate=3e-3,
-        trunk_factor=1.0,
-        dropout=0.0,
-        temperature=1.0,
+        idm=Path("outputs/idm_sim/checkpoint"),
+        out=Path("outputs/vpt_sim"),
     ),
     "debug": FinetuneConfig(
         data=_RECORDED,
@@ -160,6 +162,15 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
     "debug_ceiling": FinetuneConfig(
         data=_VIDEOS,
         out=Path("outputs/ceiling_debug"),
+        model=_DEBUG_TRUNK,
+        head_steps=0,
+        steps=20,
+        batch_size=16,
+    ),
+    "debug_vpt": FinetuneConfig(
+        data=_VIDEOS,
+        idm=Path("outputs/idm_debug/checkpoint"),
+        out=Path("outputs/vpt_debug"),
         model=_DEBUG_TRUNK,
         head_steps=0,
         steps=20,
@@ -212,15 +223,18 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         episodes=8,
     ),
 }
-"""`lapa vla finetune <name>`; `*_scratch` starts from nothing, `*_ceiling` is for thousands of labels."""
+"""`lapa vla finetune <name>`; `*_scratch` starts from nothing, `*_ceiling` is for thousands of labels, `*_vpt` for
+videos without any."""
 
 VLA_FINETUNE_NOTES = {
     "sim": "the small trunk from its latent pretraining, on recorded episodes",
     "sim_scratch": "the same without latent pretraining",
     "sim_ceiling": "the small trunk on the actions of thousands of simulated videos",
+    "sim_vpt": "the same on the actions that an inverse dynamics model sees in them",
     "debug": "sim in seconds",
     "debug_scratch": "sim_scratch in seconds",
     "debug_ceiling": "sim_ceiling in seconds",
+    "debug_vpt": "sim_vpt in seconds",
     "lapa_7b": "LAPA-7B, all weights, by the paper's recipe on eight GPUs of 80 GB (docs/vla.md)",
     "lapa_7b_lora": "LAPA-7B, adapters beside a 4-bit base, on one card of 24 GB",
     "hf": "a backbone of transformers (SmolVLM2 500M), all weights, on one GPU",

@@ -8,7 +8,7 @@ frames are chosen by time, stay inside an episode and are never clamped to its e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lapa_core.data.episode import Episode, open_source
 from lapa_core.errors import DataError
+from lapa_core.image import preprocess
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,6 +141,13 @@ class FrameStore:
             )
         return pairs
 
+    def at_size(self, image_px: int) -> FrameStore:
+        """Return the same episodes with frames of another size [px]; the same store where they have it."""
+        if self.frames.shape[1] == image_px:
+            return self
+        small = [preprocess(np.asarray(frame), image_px) for frame in self.frames]
+        return replace(self, frames=np.stack(small))
+
     def subset(self, episode_ids: Sequence[int] | NDArray[np.int64]) -> FrameStore:
         """Return the named episodes in the given order; neighbouring ones are a view, others a copy.
 
@@ -164,6 +172,34 @@ class FrameStore:
             timestamps_s=self.timestamps_s[rows],
             actions=None if self.actions is None else self.actions[rows],
         )
+
+
+def join(stores: Sequence[FrameStore]) -> FrameStore:
+    """Lay data sets end to end; a single one is returned as it is.
+
+    Raises:
+        DataError: they differ in frame rate or in the size of their frames, or some have actions and others none.
+    """
+    if len(stores) == 1:
+        return stores[0]
+    kinds = sorted({(s.fps, s.frames.shape[1], s.actions is not None) for s in stores})
+    if len(kinds) != 1:
+        told = ", ".join(
+            f"{fps:g} Hz at {side} px {'with' if known else 'without'} actions"
+            for fps, side, known in kinds
+        )
+        raise DataError(f"data sets of {told} cannot be joined; give them one size and one rate")
+    starts = np.cumsum([0, *(len(store) for store in stores)])
+    ends = [store.episode_offsets[1:] + start for store, start in zip(stores, starts, strict=False)]
+    known = [store.actions for store in stores if store.actions is not None]
+    return FrameStore(
+        frames=np.concatenate([store.frames for store in stores]),
+        episode_offsets=np.concatenate([[0], *ends]),
+        instructions=[words for store in stores for words in store.instructions],
+        fps=stores[0].fps,
+        timestamps_s=np.concatenate([store.timestamps_s for store in stores]),
+        actions=np.concatenate(known) if known else None,
+    )
 
 
 def stack_actions(episodes: Sequence[Episode]) -> NDArray[np.float32] | None:

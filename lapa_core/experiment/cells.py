@@ -12,16 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lapa_core.data.store import FrameStore
+from lapa_core.data.store import FrameStore, join
 from lapa_core.errors import DataError
 from lapa_core.evaluate import EvalConfig, evaluate
 from lapa_core.experiment.config import ExperimentConfig
-from lapa_core.experiment.data import at_size, load_video_set, make_video_set
+from lapa_core.experiment.data import load_video_set, make_video_set
+from lapa_core.idm.checkpoint import LoadedIdm, load_idm
+from lapa_core.idm.config import IDM_TRAIN
+from lapa_core.idm.pseudo import seen_actions
+from lapa_core.idm.train import train as train_idm
 from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.label import label
 from lapa_core.laq.label_config import LaqLabelConfig
 from lapa_core.laq.presets import LAQ_TRAIN
-from lapa_core.laq.probe import probe_model
+from lapa_core.laq.probe import displacement, probe_model
 from lapa_core.laq.train import train as train_laq
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.vla.config import TableConfig
@@ -37,6 +41,8 @@ NEAR_CODES_M = 0.010
 """How far around a drawn code a table takes the mean action [m]: docs/learning.md has what else was tried."""
 TABLE_TEMPERATURE = 0.7
 """Of the sampling of a table's codes; 1, 0.5 and 0 are in docs/learning.md. Heads are sampled at 1."""
+OTHER_ROBOTS = ("shifted", "hard")
+"""What OpenVLA's recipe learns true actions from: another camera, and another arm with another camera."""
 DATA_SEED = {"default": 1, "shifted": 1001, "hard": 2001, "labels": 2}
 """Collection seeds; rollouts use other ones, so their scenes are unseen."""
 
@@ -70,6 +76,11 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
         yield Cell(f"pretrain/default/actionvla/s{seed}", run_actions, ("data/default",), seed=seed)
         for count in config.label_counts:
             yield _finetune("default", "actionvla", count, seed)
+        for count in config.label_counts:
+            yield Cell(
+                f"idm/{count}/s{seed}", run_idm, ("data/labels", "data/default"), count, seed
+            )
+            yield from _videos_to_vpt("default", count, seed)
     yield Cell("data/shifted", run_data)
     for seed in seeds:
         yield from _videos_to_policy(config, "shifted", "lapa", seed)
@@ -78,6 +89,14 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
         yield Cell(f"pretrain/shifted/actionvla/s{seed}", run_actions, ("data/shifted",), seed=seed)
         for count in config.label_counts:
             yield _finetune("shifted", "actionvla", count, seed)
+            yield from _videos_to_vpt("shifted", count, seed)
+    yield Cell("data/hard", run_data)
+    others = "+".join(OTHER_ROBOTS)
+    for seed in seeds:
+        needs = tuple(f"data/{domain}" for domain in OTHER_ROBOTS)
+        yield Cell(f"pretrain/{others}/openvla/s{seed}", run_actions, needs, seed=seed)
+        for count in config.label_counts:
+            yield _finetune(others, "openvla", count, seed)
 
 
 def _videos_to_policy(config: ExperimentConfig, domain: str, arm: str, seed: int) -> Iterator[Cell]:
@@ -91,8 +110,20 @@ def _videos_to_policy(config: ExperimentConfig, domain: str, arm: str, seed: int
         yield Cell(f"table/{domain}/{arm}/{count}/s{seed}", run_table, needs, count, seed)
 
 
+def _videos_to_vpt(domain: str, count: int, seed: int) -> Iterator[Cell]:
+    """Yield VPT: videos with the actions that a model of the labelled episodes sees in them, and finetuning."""
+    needs = (f"idm/{count}/s{seed}", f"data/{domain}")
+    yield Cell(_pretrained(domain, "vpt", count, seed), run_pseudo_actions, needs, count, seed)
+    yield _finetune(domain, "vpt", count, seed)
+
+
+def _pretrained(domain: str, arm: str, count: int, seed: int) -> str:
+    """Name the cell that an arm is finetuned from. VPT's pretraining has seen the labels."""
+    return f"pretrain/{domain}/{arm}/{f'{count}/' if arm == 'vpt' else ''}s{seed}"
+
+
 def _finetune(domain: str, arm: str, count: int, seed: int) -> Cell:
-    needs = () if arm == "scratch" else (f"pretrain/{domain}/{arm}/s{seed}",)
+    needs = () if arm == "scratch" else (_pretrained(domain, arm, count, seed),)
     name = f"finetune/{domain}/{arm}/{count}/s{seed}"
     return Cell(name, run_finetune, ("data/labels", *needs), count, seed)
 
@@ -136,7 +167,7 @@ def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         recipe, data=Path(domain), out=out, seed=cell.seed, max_episodes=0, progress=False
     )
     videos = load_video_set(_at(config, f"data/{domain}"))
-    train_store = at_size(videos.store.subset(range(config.videos)), recipe.model.image_px)
+    train_store = videos.store.subset(range(config.videos)).at_size(recipe.model.image_px)
     checkpoint = train_laq(recipe, train_store).checkpoint
     label(
         LaqLabelConfig(
@@ -144,12 +175,10 @@ def run_laq(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         ),
         train_store,
     )
-    last = config.videos + config.probe_episodes
-    held_out = at_size(videos.store.subset(range(config.videos, last)), recipe.model.image_px)
-    offsets = videos.store.episode_offsets
-    position_N2 = videos.position_N2[offsets[config.videos] : offsets[last]]
+    held_out = videos.subset(range(config.videos, config.videos + config.probe_episodes))
     model, facts = load_laq(checkpoint)
-    report = probe_model(model, facts["gap_s"], held_out, position_N2)
+    frames = held_out.store.at_size(recipe.model.image_px)
+    report = probe_model(model, facts["gap_s"], frames, held_out.position_N2)
     return {"steps": recipe.steps, **asdict(report)}
 
 
@@ -168,27 +197,67 @@ def run_pretrain(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
 
 
 def run_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
-    """Train on the true actions of all videos: ActionVLA's pretraining, and the ceiling of behaviour cloning."""
-    domain = cell.name.split("/")[1]
+    """Train on the true actions of all videos: ActionVLA's pretraining, and the ceiling of behaviour cloning.
+
+    OpenVLA's recipe is the same on other robots; it rolls out where it was not trained.
+    """
+    _, domain, arm, _ = cell.name.split("/")
     recipe = VLA_FINETUNE[f"{config.size}_ceiling"]
     recipe = replace(
         recipe, data=Path(domain), out=_at(config, cell.name), seed=cell.seed, progress=False,
         steps=config.pretrain_steps or recipe.steps,
     )  # fmt: skip
+    stores = [
+        load_video_set(_at(config, f"data/{part}")).store.subset(range(config.videos))
+        for part in domain.split("+")
+    ]
+    finetune(recipe, join(stores))
+    where = "default" if arm == "openvla" else domain
+    return {"steps": recipe.steps, **_rollouts(config, cell, where)}
+
+
+def run_idm(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Train an inverse dynamics model on labelled episodes."""
+    recipe = replace(
+        IDM_TRAIN[config.size], data=config.labels or Path("expert"), out=_at(config, cell.name), episodes=cell.labels,
+        subset_seed=cell.seed, seed=cell.seed, test_share=0.0, progress=False,
+    )  # fmt: skip
+    loaded = load_idm(train_idm(recipe, label_store(config)).checkpoint)
+    r2 = _seen_r2(config, "default", loaded)
+    return {"steps": recipe.steps, **loaded.config["metrics"], "r2_displacement": r2}
+
+
+def run_pseudo_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Train on the actions that an inverse dynamics model sees in the videos: VPT's pretraining."""
+    domain = cell.name.split("/")[1]
+    idm = _at(config, f"idm/{cell.labels}/s{cell.seed}") / "checkpoint"
+    recipe = VLA_FINETUNE[f"{config.size}_vpt"]
+    recipe = replace(
+        recipe, data=Path(domain), idm=idm, out=_at(config, cell.name), seed=cell.seed, progress=False,
+        steps=config.pretrain_steps or recipe.steps,
+    )  # fmt: skip
     store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
     finetune(recipe, store)
-    return {"steps": recipe.steps, **_rollouts(config, cell, domain)}
+    r2 = _seen_r2(config, domain, load_idm(idm))
+    return {"steps": recipe.steps, "r2_displacement": r2, **_rollouts(config, cell, domain)}
+
+
+def _seen_r2(config: ExperimentConfig, domain: str, loaded: LoadedIdm) -> float:
+    """Return the R2 of the displacements in x and y that a model sees in the held-out videos of a domain."""
+    last = config.videos + config.probe_episodes
+    videos = load_video_set(_at(config, f"data/{domain}")).subset(range(config.videos, last))
+    pairs_P2 = videos.store.valid_pairs(loaded.config["gap_s"])
+    true_P2 = displacement(videos.store, pairs_P2, videos.position_N2)
+    missed_P2 = seen_actions(videos.store, pairs_P2, loaded.model)[:, :2] - true_P2
+    return float(1.0 - (missed_P2**2).sum() / ((true_P2 - true_P2.mean(axis=0)) ** 2).sum())
 
 
 def run_finetune(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     """Finetune an arm on labelled episodes and roll it out in the default domain."""
     _, domain, arm, _, _ = cell.name.split("/")
     recipe = VLA_FINETUNE[f"{config.size}_scratch" if arm == "scratch" else config.size]
-    init = (
-        None
-        if arm == "scratch"
-        else _at(config, f"pretrain/{domain}/{arm}/s{cell.seed}") / "checkpoint"
-    )
+    pretrained = _pretrained(domain, arm, cell.labels, cell.seed)
+    init = None if arm == "scratch" else _at(config, pretrained) / "checkpoint"
     if init is not None and config.size == "sim":
         recipe = replace(recipe, steps=recipe.head_steps + TRUNK_STEPS_PER_EPISODE * cell.labels)
     recipe = replace(

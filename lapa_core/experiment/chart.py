@@ -16,21 +16,26 @@ LINES = {
     ("lapa", "table"): ("LAPA, code-to-action table", "#d55e00", "o", "-"),
     ("lapa", "head"): ("LAPA, head", "#e69f00", "s", "-"),
     ("actionvla", "head"): ("ActionVLA (true actions), head", "#0072b2", "^", "--"),
+    ("vpt", "head"): ("VPT (pseudo-labels), head", "#009e73", "D", "--"),
+    ("openvla", "head"): ("OpenVLA's recipe (other robots' actions), head", "#cc79a7", "v", "-."),
     ("scratch", "head"): ("SCRATCH, head", "#777777", "x", ":"),
 }
 """Arm and decoder -> label, colour (Okabe and Ito's, told apart by the colour-blind too), marker, dash."""
+
+ELSEWHERE = ("scratch", "openvla")
+"""Arms that saw none of the videos of a panel."""
 
 
 def panels(rows: Iterable[dict[str, Any]]) -> dict[Videos, Policies]:
     """Return what each panel shows: videos -> policies that sample; of several tables the one made last.
 
-    Only videos that LAPA learned from make a panel; SCRATCH, which sees none, is in all of them.
+    Only videos that LAPA learned from make a panel; who saw none of them, SCRATCH and OpenVLA's recipe, is in all.
     """
     groups = group_policies(latest_rows(rows))
     sampled = [name for name in groups if name.way == "sampled"]
     shown: dict[Videos, Policies] = {}
     for videos in sorted({name.videos for name in sampled if name.arm == "lapa"}):
-        here = [name for name in sampled if name.videos == videos or name.arm == "scratch"]
+        here = [name for name in sampled if name.videos == videos or name.arm in ELSEWHERE]
         last = {(name.arm, name.decoder): name for name in here}
         shown[videos] = {last[line]: groups[last[line]] for line in LINES if line in last}
     return shown

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
-from lapa_core.image import preprocess
 from lapa_core.robot.contract import load_contract
 from lapa_core.robot.kinematics import forward_kinematics
 
@@ -30,6 +29,12 @@ class VideoSet:
     """Frames, instructions and the expert's actions."""
     position_N2: NDArray[np.float64]
     """Measured x, y of the end effector at every frame [m]."""
+
+    def subset(self, episodes: range) -> VideoSet:
+        """Return some neighbouring episodes."""
+        offsets = self.store.episode_offsets
+        rows = slice(offsets[episodes.start], offsets[episodes.stop])
+        return VideoSet(store=self.store.subset(episodes), position_N2=self.position_N2[rows])
 
 
 def make_video_set(
@@ -94,16 +99,3 @@ def load_video_set(directory: Path) -> VideoSet:
         **facts,
     )
     return VideoSet(store=store, position_N2=rest["position_N2"])
-
-
-def at_size(store: FrameStore, image_px: int) -> FrameStore:
-    """Return the same episodes with smaller frames."""
-    frames = np.stack([preprocess(np.asarray(frame), image_px) for frame in store.frames])
-    return FrameStore(
-        frames=frames,
-        episode_offsets=store.episode_offsets,
-        instructions=store.instructions,
-        fps=store.fps,
-        timestamps_s=store.timestamps_s,
-        actions=store.actions,
-    )

@@ -18,7 +18,7 @@ from typing import Any
 
 from lapa_core.data.store import FrameStore
 from lapa_core.experiment.cells import DATA_SEED, Cell
-from lapa_core.experiment.data import at_size, load_video_set, make_video_set
+from lapa_core.experiment.data import load_video_set, make_video_set
 from lapa_core.experiment.options_config import LaqOptionsConfig
 from lapa_core.experiment.options_recipes import LABELLED_EPISODES, OPTIONS
 from lapa_core.experiment.run import read_results
@@ -115,7 +115,7 @@ def run_cost(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     videos = load_video_set(config.out / "data" / config.domains[0]).store.subset(
         range(TIMED_EPISODES)
     )
-    stores = [at_size(videos, recipe.model.image_px) for recipe in recipes]
+    stores = [videos.at_size(recipe.model.image_px) for recipe in recipes]
     seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
     for _ in range(TIMED_ROUNDS):
         for steps in TIMED_STEPS:
@@ -146,17 +146,15 @@ def run_option(config: LaqOptionsConfig, cell: Cell) -> dict[str, Any]:
     )
     videos = load_video_set(config.out / "data" / domain)
     last = config.videos + config.probe_episodes
-    ends = ((0, config.videos), (config.videos, last), (last, last + LABELLED_EPISODES))
-    seen, held_out, few = (
-        at_size(videos.store.subset(range(*end)), recipe.model.image_px) for end in ends
-    )
+    held_out = videos.subset(range(config.videos, last))
+    parts = (range(config.videos), range(last, last + LABELLED_EPISODES))
+    seen, few = (videos.store.subset(part).at_size(recipe.model.image_px) for part in parts)
     start = time.process_time()
     trained = train(recipe, seen, few if recipe.labelled else None)
     cpu_s = time.process_time() - start
     model, facts = load_laq(trained.checkpoint)
-    offsets = videos.store.episode_offsets
-    position_N2 = videos.position_N2[offsets[config.videos] : offsets[last]]
-    report = probe_model(model, facts["gap_s"], held_out, position_N2)
+    frames = held_out.store.at_size(recipe.model.image_px)
+    report = probe_model(model, facts["gap_s"], frames, held_out.position_N2)
     loss = next(row["loss"] for _, row in reversed(trained.history) if "loss" in row)
     return {"steps": recipe.steps, "cpu_s": round(cpu_s, 1), "loss": loss, **asdict(report)}
 

@@ -30,7 +30,7 @@ def mean_error(values: list[float]) -> tuple[float, float]:
 def summarise(rows: Iterable[dict[str, Any]]) -> str:
     """Return the tables; of a cell that ran several times on the same data with the same decoding, the last counts."""
     latest = latest_rows(rows)
-    parts = [_probes(latest), _ceiling(latest), _policies(group_policies(latest))]
+    parts = [_probes(latest), _seen(latest), _ceiling(latest), _policies(group_policies(latest))]
     return "\n".join(part for part in parts if part)
 
 
@@ -68,13 +68,38 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
+def _seen(rows: Iterable[dict[str, Any]]) -> str:
+    groups: dict[tuple[Videos, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        kind, *rest = row["cell"].split("/")
+        if kind == "pretrain" and rest[1] == "vpt":
+            groups[Videos.of(row), row["labels"]].append(row)
+    body = [
+        [
+            str(videos),
+            str(count),
+            str(len(members)),
+            "{:.3f} +- {:.3f}".format(
+                *mean_error([m["figures"]["r2_displacement"] for m in members])
+            ),
+            _success_text(members),
+        ]
+        for (videos, count), members in sorted(groups.items())
+    ]
+    return _table(
+        "VPT: actions that an inverse dynamics model sees in videos, and the policy that learns them",
+        ["videos", "labels", "seeds", "R2 of displacements", "success before finetuning [%]"],
+        body,
+    )
+
+
 class Videos(NamedTuple):
     """What a cell learned from before it saw labels."""
 
     domain: str
-    """Their look, a key of `lapa_core.sim.appearance.DOMAINS`; "" without pretraining."""
+    """Their look, keys of `lapa_core.sim.appearance.DOMAINS` joined by +; "" without pretraining."""
     episodes: int
-    """How many they are."""
+    """How many they are of each look."""
     steps: int
     """Optimizer steps of pretraining; 0 for the recipe's."""
 
@@ -140,7 +165,7 @@ class PolicyName(NamedTuple):
     videos: Videos
     """What it learned from before."""
     arm: str
-    """`lapa`, `actionvla`, `scratch`, `lapa_paper`."""
+    """`lapa`, `actionvla`, `scratch`, `vpt`, `openvla`, `lapa_paper`."""
     decoder: str
     """`head` or `table`."""
     settings: str

@@ -176,6 +176,9 @@ class FinetuneConfig(LoopConfig):
     """Pretrained checkpoint; none trains the same model without latent pretraining."""
     out: Path = Path("outputs/vla_finetune")
     """Run directory; the finished policy is in its `checkpoint/`."""
+    idm: Path | None = None
+    """Inverse dynamics model (`lapa idm train`) that says the actions of the data set from its frames: pretraining on
+    pseudo-labels, VPT's recipe (Baker et al., 2022). The data set's own actions, if it has any, are not read."""
     episodes: int = 0
     """Labelled episodes to use, drawn with `subset_seed`; 0 uses all."""
     subset_seed: int = 0
@@ -229,6 +232,11 @@ class FinetuneConfig(LoopConfig):
         if self.latent_weight and self.labels is None:
             raise ContractError(
                 f"latent_weight is {self.latent_weight}; allowed is 0, or more together with --labels"
+            )
+        if self.idm is not None and self.labels is not None:
+            raise ContractError(
+                f"idm is {self.idm} and labels are {self.labels}: what an inverse dynamics model labels it sees in the "
+                "same frames as the codes; give one of them"
             )
         if self.history and not self.latent_weight:
             raise ContractError(

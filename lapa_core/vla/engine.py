@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lapa_core.actions.bins import ActionBins
+from lapa_core.actions.caps import cut_to_caps
 from lapa_core.errors import DataError
 from lapa_core.policy import Decision
 from lapa_core.train.augment import to_float
@@ -170,11 +171,11 @@ class VlaEngine:
     def _continuous(
         self, chunk_H7: NDArray[np.float64], latent: tuple[int, ...] | None
     ) -> Decision:
-        """Return the continuous head's actions: lengths cut to the caps, the gripper to its range."""
-        for part, cap in self._caps:
-            length_H1 = np.linalg.norm(chunk_H7[:, part], axis=1, keepdims=True)
-            chunk_H7[:, part] *= cap / np.maximum(length_H1, cap)
-        chunk_H7[:, 6] = chunk_H7[:, 6].clip(0.0, 1.0)
+        """Return the continuous head's actions, inside the caps."""
+        (_, translation_m), (_, rotation_rad) = self._caps
+        chunk_H7 = cut_to_caps(
+            chunk_H7, max_translation_m=translation_m, max_rotation_rad=rotation_rad
+        )
         return Decision(chunk_H7[0], self._bins.encode(chunk_H7[0]), latent, chunk_H7)
 
     def _look_up(self, inputs: Inputs, codes_BK: Tensor, table_QA: Tensor) -> Tensor:

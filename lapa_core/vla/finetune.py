@@ -22,6 +22,8 @@ from lapa_core.actions.delta import ACTION_NAMES
 from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import CheckpointError, DataError
+from lapa_core.idm.checkpoint import load_idm
+from lapa_core.idm.pseudo import pseudo_labelled
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.presets import VLA_FINETUNE as PRESETS
 from lapa_core.presets import VLA_FINETUNE_NOTES as PRESET_NOTES
@@ -70,13 +72,18 @@ __all__ = ["PRESETS", "PRESET_NOTES", "FinetuneConfig", "labelled_subset", "main
 
 def train(config: FinetuneConfig, store: FrameStore | None = None) -> VlaTrained:
     """Run or resume finetuning; `store` replaces the data set on disk (tests, experiments)."""
-    contract = learnt_contract(config.data, config.contract)
+    idm = None if config.idm is None else load_idm(config.idm, config.device)
+    named = config.contract or ("" if idm is None else str(idm.config["contract"]))
+    contract = learnt_contract(config.data, named)
     parallel = Parallel(config.device, config.parallel, static=False)
     sizes = config.model if config.init is None else pretrained_sizes(config.init)
     with parallel.leader_first():
         store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
     with parallel.leader_first():
         extra = load_extra(config.data, sizes, store, progress=config.progress)
+    if idm is not None:
+        store, rows_N = pseudo_labelled(store, idm.model, idm.config["gap_s"])
+        extra = {name: rows[rows_N] for name, rows in extra.items()}
     drawn = labelled_subset(store, config.episodes, config.subset_seed)
     bins = ActionBins.fit(true_actions(drawn), config.max_bins)
     labels = read_labels(config, store)

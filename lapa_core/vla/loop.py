@@ -71,8 +71,9 @@ def shaping(config: LoopConfig, model: VlaModel) -> dict[str, Any]:
         for name, value in asdict(config).items()
         if name not in NOT_SHAPING
     }
-    if init := fields.get("init"):  # states leave out what stands still: it must be the same again
-        fields["init_sha256"] = load_config(init)["weights_sha256"]
+    for name in ("init", "idm"):  # states leave out what stands still: it must be the same again
+        if made := fields.get(name):
+            fields[f"{name}_sha256"] = load_config(made)["weights_sha256"]
     return {**fields, "model": describe(model.config)}
 
 

@@ -73,7 +73,12 @@ def test_longer_pretraining_makes_other_cells_of_all_that_is_pretrained():
     }
     pretrained = {"pretrain", "finetune", "table"}
     lapa = {f"{kind}/{arm}" for kind in pretrained for arm in ("lapa", "lapa_paper")}
-    assert kinds == lapa | {"pretrain/actionvla", "finetune/actionvla"}
+    others = {
+        f"{kind}/{arm}"
+        for kind in ("pretrain", "finetune")
+        for arm in ("actionvla", "vpt", "openvla")
+    }
+    assert kinds == lapa | others
 
 
 def test_mean_and_standard_error_over_seeds():

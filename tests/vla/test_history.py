@@ -15,7 +15,6 @@ from lapa_core.bench.vla import Eye
 from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import CheckpointError, ContractError, DataError
-from lapa_core.experiment.data import at_size
 from lapa_core.policy import Policy
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
 from lapa_core.train.parallel import Parallel
@@ -142,7 +141,7 @@ def test_every_family_reads_them(kind, store, labels, tmp_path, monkeypatch, tmp
     side = sizes.image_px
     config = pretrain_config(tmp_path, labels, history=2, steps=60 if kind == "film" else 30)
     config = replace(config, model=sizes, learning_rate=5e-3)
-    trained = pretrain.train(config, at_size(store, side))
+    trained = pretrain.train(config, store.at_size(side))
     loaded = load_vla(trained.checkpoint)
     model = loaded.model
     assert loaded.config[HISTORY] == 2

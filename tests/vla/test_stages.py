@@ -15,7 +15,6 @@ import torch
 from lapa_core.actions.bins import ActionBins
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, ContractError, DataError
-from lapa_core.experiment.data import at_size
 from lapa_core.laq.checkpoint import save_laq
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.conv import ConvLaq
@@ -206,7 +205,7 @@ def test_labels_of_other_frames_are_refused(tmp_path, labels):
 
 
 def test_labels_fit_the_same_frames_at_another_size(store, labels):
-    check_labels(LatentLabels.load(labels), at_size(store, 24))
+    check_labels(LatentLabels.load(labels), store.at_size(24))
 
 
 def test_labels_of_another_checkpoint_are_refused(tmp_path, store, labels):
