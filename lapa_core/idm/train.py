@@ -32,6 +32,8 @@ from lapa_core.vla.labelled import labelled_subset, learnt_contract, true_action
 __all__ = ["PRESETS", "PRESET_NOTES", "IdmTrainConfig", "IdmTrained", "main", "train"]
 
 GRADIENT_CLIP = 1.0
+STILL = 1e-6
+"""Spread of an action dimension below which it never changed [m, rad, opening]: float noise."""
 _NOT_SHAPING = {"out", "device", "save_every", "log_every", "progress"}
 """Options that do not shape the losses, so that a resume may change them."""
 
@@ -119,17 +121,19 @@ def train(config: IdmTrainConfig, store: FrameStore | None = None) -> IdmTrained
 def measure(model: InverseDynamics, store: FrameStore, gap_s: float) -> dict[str, Any]:
     """Return what the actions that a model sees are worth on episodes that it was not trained on.
 
-    `r2` and `mean_error` [m, rad, opening] are by action dimension; a dimension that never changes has no R2.
+    `r2` and `mean_error` [m, rad, opening] are by action dimension. R2 is 0 for what always says the mean of the
+    training; a dimension that stays at it has none.
     """
     pairs_P2 = store.valid_pairs(gap_s)
     true_PA = actions_between(true_actions(store), pairs_P2).astype(np.float64)
     error_PA = seen_actions(store, pairs_P2, model) - true_PA
-    spread_A = true_PA.var(axis=0)
-    share_A = 1.0 - (error_PA**2).mean(axis=0) / np.where(spread_A > 0, spread_A, 1.0)
-    columns = list(zip(ACTION_NAMES, share_A, spread_A, strict=True))
+    spread_A = ((true_PA - model.head.mean_A.cpu().numpy()) ** 2).mean(axis=0)
+    changes_A = spread_A > STILL**2
+    share_A = 1.0 - (error_PA**2).mean(axis=0) / np.where(changes_A, spread_A, 1.0)
+    columns = zip(ACTION_NAMES, share_A, changes_A, strict=True)
     return {
         "test_pairs": len(pairs_P2),
-        "r2": {name: float(share) for name, share, spread in columns if spread > 0},
+        "r2": {name: float(share) for name, share, changes in columns if changes},
         "mean_error": dict(zip(ACTION_NAMES, np.abs(error_PA).mean(axis=0).tolist(), strict=True)),
     }
 

@@ -14,7 +14,7 @@ from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.idm.checkpoint import load_idm
 from lapa_core.idm.config import IDM_TRAIN, IdmModelConfig, IdmTrainConfig
 from lapa_core.idm.pseudo import pseudo_labelled
-from lapa_core.idm.train import train
+from lapa_core.idm.train import measure, train
 from lapa_core.policy import DEFAULT_CHECKPOINT
 from lapa_core.presets import VLA_FINETUNE
 from lapa_core.train.run import TrainingRun
@@ -68,6 +68,19 @@ def test_motion_is_read_off_episodes_that_were_not_trained_on(trained):
     assert set(metrics["r2"]) == {"dx", "dy"}, "what never changes has no R2"
     assert min(metrics["r2"].values()) > 0.8
     assert metrics["mean_error"]["gripper"] < 1e-2
+
+
+def test_a_single_short_episode_is_measured_against_the_mean_of_the_training(trained):
+    model, config = load_idm(trained.checkpoint)
+    still = moving_squares(1, seed=4)
+    still = replace(
+        still,
+        frames=np.repeat(still.frames[:1], 6, axis=0),
+        actions=np.zeros_like(still.actions) + model.head.mean_A.numpy(),
+    )
+    assert measure(model, still, config["gap_s"])["r2"] == {}
+    moving = measure(model, moving_squares(1, seed=5), config["gap_s"])
+    assert min(moving["r2"].values()) > 0.5
 
 
 def test_videos_get_the_actions_that_are_seen_in_them_and_lose_their_own(trained):
@@ -149,5 +162,7 @@ def test_bad_input_is_refused(tmp_path, trained):
         )
     with pytest.raises(CheckpointError, match="'idm' is needed here"):
         load_idm(DEFAULT_CHECKPOINT)
-    with pytest.raises(DataError, match="5 Hz at 16 px without actions, 5 Hz at 16 px with actions"):
+    with pytest.raises(
+        DataError, match="5 Hz at 16 px without actions, 5 Hz at 16 px with actions"
+    ):
         join([store, replace(store, actions=None)])
