@@ -25,6 +25,8 @@ DEFAULT_CHECKPOINT = CHECKPOINTS_DIR / "sim_policy"
 """The policy that ships with the package, trained for the simulator."""
 NEEDED_FACTS = frozenset({"bins", "image_px", "contract_hash", "control_rate_hz"})
 """What the config of every policy says."""
+PLANS = "plan"
+"""The `decoder` of a policy that plans frames (`lapa_core.unipi`); every other one is of `lapa_core.vla`."""
 SERVER_SCHEMES = ("ws://", "wss://")
 """How the address of a policy server begins."""
 
@@ -148,8 +150,9 @@ class Policy:
         Args:
             directory: checkpoint, or `ws://host:port` of a `lapa serve`, which has chosen the rest itself.
             device: torch device.
-            temperature: of the sampling of bins (or codes, with a code table); 0 takes the likeliest. None
-                takes the checkpoint's own, with which it was evaluated.
+            temperature: of the sampling of bins (or codes, with a code table); 0 takes the likeliest. Of a
+                policy that plans frames, of the noise that a plan begins with. None takes the checkpoint's own,
+                with which it was evaluated.
             top_k: sample from so many of the likeliest only (the authors' release: 50); 0 from all.
             seed: of the sampling; the same calls in the same order give the same decisions.
             latents: also name the latent action codes where the model kept that head and its actions come from another;
@@ -173,6 +176,11 @@ class Policy:
             raise CheckpointError(
                 f"{directory}: config.json lacks {sorted(missing)}; finetune again to make a policy"
             )
+        if config.get("decoder") == PLANS:
+            from lapa_core.unipi.engine import load_planner  # torch comes with it
+
+            _refuse_of_planner(top_k=top_k, latents=latents, compile=compile)
+            return cls(load_planner(directory, device, temperature=temperature, seed=seed), config)
         from lapa_core.vla.engine import load_engine  # torch comes with it
 
         engine = load_engine(
@@ -245,6 +253,13 @@ class Policy:
         """Give back what the engine holds: the connection to a server."""
         if (close := getattr(self.engine, "close", None)) is not None:
             close()
+
+
+def _refuse_of_planner(**settings: object) -> None:
+    if given := [name for name, value in settings.items() if value]:
+        raise ContractError(
+            f"{given} cannot be chosen here: this policy plans frames and names neither bins nor codes; leave them out"
+        )
 
 
 def _load_remote(address: str, settings: Sequence[str]) -> Policy:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The video diffusion model: the current frame and an instruction to the frames that come next.
+
+UniPi and AVDC (Ko et al., 2024) denoise the frames themselves with convolutions over space and time. Here the U-Net
+denoises what *changes* from the current frame, and all future frames lie in its channels: at 32 px and four frames
+that is enough, and it is what minutes on a CPU core can train. It predicts the clean change rather than the noise.
+
+Shapes: B windows, F future frames, S image side [px], C = 3 F channels, L words, P patch side [px].
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+
+from lapa_core.unipi.config import GROUPS, VideoConfig
+from lapa_core.unipi.windows import WindowBatch
+from lapa_core.vla.trunk import TextEncoder
+from lapa_core.vla.words import UNKNOWN, Vocabulary
+
+
+class VideoDiffusion(nn.Module):
+    """Current frame + instruction -> future frames, by denoising."""
+
+    change_std: Tensor
+
+    def __init__(self, config: VideoConfig, text: Vocabulary, change_std: float = 1.0):
+        """Make an untrained model.
+
+        Args:
+            config: sizes.
+            text: the known words.
+            change_std: standard deviation of a pixel's change from the current frame to a future one.
+        """
+        super().__init__()
+        self.config, self.text = config, text
+        self.register_buffer("change_std", torch.tensor(change_std))
+        self.noising = DDIMScheduler(
+            config.noise_steps, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
+            clip_sample=False, timestep_spacing="trailing",
+        )  # fmt: skip
+        self.words = TextEncoder(len(text), config.text_dim, config.max_words)
+        with torch.no_grad():
+            self.words.embedding.weight[UNKNOWN] = 0.0  # no training text has it: it says nothing
+        width = 4 * config.widths[0]
+        self.told = nn.Sequential(
+            nn.Linear(config.text_dim, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        levels, places = len(config.widths), config.patch_px**2
+        self.unet = UNet2DModel(
+            sample_size=config.image_px // config.patch_px,
+            in_channels=3 * (config.frames + 1) * places,
+            out_channels=3 * config.frames * places,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            block_out_channels=config.widths,
+            layers_per_block=config.layers,
+            norm_num_groups=GROUPS,
+            add_attention=False,
+            class_embed_type="identity",
+            resnet_time_scale_shift="scale_shift",
+        ).to(memory_format=torch.channels_last)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.change_std.device
+
+    def encode(self, instructions: list[str]) -> Tensor:
+        """Return padded word indices (B, L)."""
+        ids = [
+            torch.from_numpy(self.text.encode(each, self.config.max_words)) for each in instructions
+        ]
+        return torch.stack(ids).to(self.device)
+
+    def loss(self, batch: WindowBatch, words_BL: Tensor) -> Tensor:
+        """Return the squared error of the denoised change, in its variances, over the frames that are there."""
+        change_BF3SS = (batch.later_BF3SS - batch.first_B3SS[:, None]) / self.change_std
+        change_BCSS = change_BF3SS.flatten(1, 2)
+        time_B = torch.randint(self.config.noise_steps, (len(change_BCSS),)).to(self.device)
+        noise_BCSS = torch.randn(change_BCSS.shape).to(self.device)
+        noisy_BCSS = self.noising.add_noise(change_BCSS, noise_BCSS, time_B)
+        clean_BCSS = self._denoise(noisy_BCSS, batch.first_B3SS, words_BL, time_B)
+        error_BF = (clean_BCSS - change_BCSS).square().unflatten(1, (-1, 3)).mean(dim=(2, 3, 4))
+        return (error_BF * batch.known_BF).sum() / batch.known_BF.sum()
+
+    @torch.no_grad()
+    def plan(self, first_B3SS: Tensor, words_BL: Tensor, noise_BCSS: Tensor, steps: int) -> Tensor:
+        """Return future frames (B, F, 3, S, S) in [0, 1].
+
+        Args:
+            first_B3SS: current frames in [0, 1].
+            words_BL: from `encode`.
+            noise_BCSS: what the denoising begins with, see `noise`.
+            steps: denoising steps.
+        """
+        self.noising.set_timesteps(steps)
+        change_BCSS = noise_BCSS
+        for time in self.noising.timesteps:
+            time_B = time.to(self.device).expand(len(first_B3SS))
+            clean_BCSS = self._denoise(change_BCSS, first_B3SS, words_BL, time_B)
+            change_BCSS = self.noising.step(clean_BCSS, time, change_BCSS).prev_sample
+        change_BF3SS = change_BCSS.unflatten(1, (self.config.frames, 3)) * self.change_std
+        return (first_B3SS[:, None] + change_BF3SS).clamp(0.0, 1.0)
+
+    def noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return noise (B, C, S, S) for so many plans, drawn on the CPU."""
+        side = self.config.image_px
+        shape = (count, 3 * self.config.frames, side, side)
+        return torch.randn(shape, generator=generator).to(self.device)
+
+    def _denoise(
+        self, noisy_BCSS: Tensor, first_B3SS: Tensor, words_BL: Tensor, time_B: Tensor
+    ) -> Tensor:
+        """Return the clean change (B, C, S, S) that noisy ones hide, both in standard deviations."""
+        seen = F.pixel_unshuffle(
+            torch.cat([noisy_BCSS, 2.0 * first_B3SS - 1.0], dim=1), self.config.patch_px
+        )
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        told_BD = self.told(self.words(words_BL))
+        return F.pixel_shuffle(
+            self.unet(seen, time_B, class_labels=told_BD).sample, self.config.patch_px
+        )
