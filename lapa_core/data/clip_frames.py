@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa_core.data.clip import Clip
-from lapa_core.data.scaled_video import SquareScaler, read_squares, seek_points
+from lapa_core.data.scaled_video import SquareScaler, read_squares
+from lapa_core.data.wanted_frames import seek_points
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
 

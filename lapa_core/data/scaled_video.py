@@ -11,7 +11,7 @@ levels. Everything that reads clips (loader, labelling, report) comes through he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,16 +20,11 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from lapa_core.data.video import damaged, open_container, video_stream
-from lapa_core.errors import DataError
+from lapa_core.data.video import damaged
+from lapa_core.data.wanted_frames import wanted_frames
 
 _FLAGS = "bilinear+full_chroma_int"
 """Without full_chroma_int swscale halves the resolution of colour in the output, and darkens it."""
-_WORTH_A_SEEK = 8
-"""Frames that a jump to the next key frame must save; a seek costs about as much as decoding a few."""
-
-_DISORDER = 16
-"""Frames after the last wanted one that are looked at before a missing one is given up."""
 
 
 class SquareScaler:
@@ -65,7 +60,7 @@ def _make_graph(frame: av.VideoFrame, image_px: int) -> av.filter.Graph:
             width=frame.width,
             height=frame.height,
             format=frame.format,
-            time_base=frame.time_base,
+            time_base=Fraction(1, 1000),  # any: a picture has no time here
         ),
         graph.add("crop", f"{side}:{side}:{left}:{top}:exact=1"),
         graph.add("scale", f"{image_px}:{image_px}:flags={_FLAGS}"),
@@ -97,66 +92,8 @@ def read_squares(
     Raises:
         DataError: the file is missing or damaged, or has no frame at one of the times.
     """
-    with open_container(path) as container:
-        stream = video_stream(container, path)
-        stream.thread_type = "NONE"
-        stream.codec_context.options = {"err_detect": "explode"}  # no concealed damage
-        try:
-            for first, last in zip([0, *seeks], [*seeks, len(pts)], strict=True):
-                frames = _from(container, stream, int(pts[first]))
-                _take(path, frames, pts[first:last].tolist(), scaler, out_NSSC[first:last])
-        except FFmpegError as error:
-            raise damaged(path, str(error)) from error
-
-
-def _take(
-    path: Path,
-    frames: Iterator[av.VideoFrame],
-    wanted: list[int],
-    scaler: SquareScaler,
-    out_NSSC: NDArray[np.uint8],
-) -> None:
-    """Fill `out_NSSC` with the frames of the wanted times, which a damaged muxer may have put out of order."""
-    places = {pts: place for place, pts in enumerate(wanted)}
-    late = 0
-    for frame in frames:
-        place = None if frame.pts is None else places.pop(frame.pts, None)
-        if place is not None:
-            if frame.is_corrupt:
-                raise damaged(path, f"a corrupt frame at tick {frame.pts}")
+    try:
+        for place, frame in wanted_frames(path, pts.tolist(), seeks):
             scaler(frame, out_NSSC[place])
-            if not places:
-                return
-        elif frame.pts is not None and frame.pts > wanted[-1]:
-            late += 1
-            if late > _DISORDER:
-                break
-    raise DataError(
-        f"{path}: no frame at tick {min(places)}, which the index names; the file was changed or is damaged: "
-        "run `lapa data index` again"
-    )
-
-
-def _from(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, pts: int
-) -> Iterator[av.VideoFrame]:
-    """Yield frames from a key frame at or before `pts` on, whatever the file's own table of key frames says."""
-    container.seek(pts, stream=stream, backward=True)
-    frames = container.decode(stream)
-    first = next(frames, None)
-    if first is None or first.pts is None or first.pts > pts:
-        container.seek(stream.start_time or 0, stream=stream, backward=True)
-        frames = container.decode(stream)
-        first = next(frames, None)
-    if first is not None:
-        yield first
-        yield from frames
-
-
-def seek_points(numbers: NDArray[np.int64], keyframes: NDArray[np.int32]) -> list[int]:
-    """Return the positions in increasing frame numbers before which a jump to a key frame saves decoding."""
-    if len(numbers) < 2 or not len(keyframes):  # an episode between two key frames of its file
-        return []
-    last_key = np.searchsorted(keyframes, numbers[1:], side="right") - 1
-    saved = np.where(last_key >= 0, keyframes[last_key], 0) - numbers[:-1]
-    return (np.flatnonzero(saved > _WORTH_A_SEEK) + 1).tolist()
+    except FFmpegError as error:  # of the scaler
+        raise damaged(path, str(error)) from error

@@ -200,12 +200,24 @@ def _to_rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> NDArray[np.u
     return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
-def open_container(path: Path) -> av.container.InputContainer:
-    """Open a video file, or raise DataError that says what is wrong with it."""
+def open_container(path: Path, *, probe: bool = True) -> av.container.InputContainer:
+    """Open a video file.
+
+    Args:
+        path: the file.
+        probe: decode some of it, to learn what its header does not say; without, that stays unknown.
+
+    Raises:
+        DataError: it says what is wrong with the file.
+    """
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; copy it again or leave its episode out")
     try:
-        return av.open(str(path), metadata_errors="replace")  # titles of any encoding
+        return av.open(
+            str(path),
+            metadata_errors="replace",  # titles of any encoding
+            container_options={} if probe else {"codec_whitelist": "none"},  # no decoder is tried
+        )
     except FFmpegError as error:
         raise damaged(path, str(error)) from error
 

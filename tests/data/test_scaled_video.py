@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapa_core.data.scaled_video import SquareScaler, read_squares, seek_points
+from lapa_core.data.scaled_video import SquareScaler, read_squares
 from lapa_core.data.video import decode_frames, read_packets
+from lapa_core.data.wanted_frames import seek_points
 from lapa_core.errors import DataError
 from lapa_core.image import preprocess
 
