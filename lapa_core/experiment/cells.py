@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lapa_core.checkpoint import load_config
 from lapa_core.data.store import FrameStore, join
 from lapa_core.errors import DataError
 from lapa_core.evaluate import EvalConfig, evaluate
@@ -28,6 +29,9 @@ from lapa_core.laq.presets import LAQ_TRAIN
 from lapa_core.laq.probe import displacement, probe_model
 from lapa_core.laq.train import train as train_laq
 from lapa_core.presets import VLA_FINETUNE, VLA_PRETRAIN
+from lapa_core.unipi.config import UNIPI_TRAIN, UnipiPolicyConfig
+from lapa_core.unipi.join import join as join_unipi
+from lapa_core.unipi.train import train as train_unipi
 from lapa_core.vla.config import TableConfig
 from lapa_core.vla.finetune import train as finetune
 from lapa_core.vla.pretrain import train as pretrain
@@ -81,6 +85,9 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
                 f"idm/{count}/s{seed}", run_idm, ("data/labels", "data/default"), count, seed
             )
             yield from _videos_to_vpt("default", count, seed)
+        yield Cell(f"unipi/default/s{seed}", run_unipi, ("data/default",), seed=seed)
+        for count in config.label_counts:
+            yield _unipi_policy("default", count, seed)
     yield Cell("data/shifted", run_data)
     for seed in seeds:
         yield from _videos_to_policy(config, "shifted", "lapa", seed)
@@ -115,6 +122,11 @@ def _videos_to_vpt(domain: str, count: int, seed: int) -> Iterator[Cell]:
     needs = (f"idm/{count}/s{seed}", f"data/{domain}")
     yield Cell(_pretrained(domain, "vpt", count, seed), run_pseudo_actions, needs, count, seed)
     yield _finetune(domain, "vpt", count, seed)
+
+
+def _unipi_policy(domain: str, count: int, seed: int) -> Cell:
+    needs = ("data/labels", f"unipi/{domain}/s{seed}", f"idm/{count}/s{seed}")
+    return Cell(f"finetune/{domain}/unipi/{count}/s{seed}", run_unipi_policy, needs, count, seed)
 
 
 def _pretrained(domain: str, arm: str, count: int, seed: int) -> str:
@@ -242,6 +254,33 @@ def run_pseudo_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     return {"steps": recipe.steps, "r2_displacement": r2, **_rollouts(config, cell, domain)}
 
 
+def run_unipi(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Train UniPi's video diffusion model on the videos; the probe's episodes measure it."""
+    domain = cell.name.split("/")[1]
+    recipe = replace(
+        UNIPI_TRAIN[config.size], data=Path(domain), out=_at(config, cell.name), seed=cell.seed, episodes=0,
+        held_out=config.probe_episodes, progress=False,
+    )  # fmt: skip
+    videos = load_video_set(_at(config, f"data/{domain}")).store
+    seen = videos.subset(range(config.videos + config.probe_episodes))
+    checkpoint = train_unipi(recipe, seen).checkpoint
+    return {"steps": recipe.steps, **load_config(checkpoint)["metrics"]}
+
+
+def run_unipi_policy(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Finetune the video model on labelled episodes, join it to their inverse dynamics model, and roll out."""
+    domain, out = cell.name.split("/")[1], _at(config, cell.name)
+    recipe = replace(
+        UNIPI_TRAIN["debug" if config.size == "debug" else "sim_finetune"], data=config.labels or Path("expert"),
+        init=_at(config, f"unipi/{domain}/s{cell.seed}") / "checkpoint", out=out / "video", episodes=cell.labels,
+        held_out=0, subset_seed=cell.seed, seed=cell.seed, progress=False,
+    )  # fmt: skip
+    video = train_unipi(recipe, label_store(config)).checkpoint
+    idm = _at(config, f"idm/{cell.labels}/s{cell.seed}") / "checkpoint"
+    join_unipi(UnipiPolicyConfig(video=video, idm=idm, out=out))
+    return {"steps": recipe.steps, **asdict(evaluate(_rollout_recipe(config, cell, "default")))}
+
+
 def _seen_r2(config: ExperimentConfig, domain: str, loaded: LoadedIdm) -> float:
     """Return the R2 of the displacements in x and y that a model sees in the held-out videos of a domain."""
     last = config.videos + config.probe_episodes
@@ -293,15 +332,19 @@ def label_store(config: ExperimentConfig) -> FrameStore:
 
 def _rollouts(config: ExperimentConfig, cell: Cell, domain: str) -> dict[str, Any]:
     """Roll the cell's policy out as it samples by itself, and greedily."""
-    recipe = EvalConfig(
+    recipe = _rollout_recipe(config, cell, domain)
+    greedy = asdict(evaluate(replace(recipe, temperature=0.0)))
+    return {**asdict(evaluate(recipe)), "greedy": greedy}
+
+
+def _rollout_recipe(config: ExperimentConfig, cell: Cell, domain: str) -> EvalConfig:
+    return EvalConfig(
         checkpoint=_at(config, cell.name) / "checkpoint",
         episodes=config.rollouts,
         seed=config.rollout_seed,
         domain=domain,
         progress=False,
     )
-    greedy = asdict(evaluate(replace(recipe, temperature=0.0)))
-    return {**asdict(evaluate(recipe)), "greedy": greedy}
 
 
 def _at(config: ExperimentConfig, name: str) -> Path:

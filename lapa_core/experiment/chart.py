@@ -17,6 +17,7 @@ LINES = {
     ("lapa", "head"): ("LAPA, head", "#e69f00", "s", "-"),
     ("actionvla", "head"): ("ActionVLA (true actions), head", "#0072b2", "^", "--"),
     ("vpt", "head"): ("VPT (pseudo-labels), head", "#009e73", "D", "--"),
+    ("unipi", "video plan"): ("UniPi (video plans), inverse dynamics", "#56b4e9", "P", ":"),
     ("openvla", "head"): ("OpenVLA's recipe (other robots' actions), head", "#cc79a7", "v", "-."),
     ("scratch", "head"): ("SCRATCH, head", "#777777", "x", ":"),
 }

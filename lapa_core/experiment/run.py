@@ -46,7 +46,8 @@ def cell_key(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         if k in ("size", "videos", "rollouts", "rollout_seed")
     }
     pretrained = cell.name.startswith(("pretrain/", "finetune/", "table/"))
-    if config.pretrain_steps and pretrained and "/scratch/" not in cell.name:
+    own_steps = "/scratch/" in cell.name or "/unipi/" in cell.name
+    if config.pretrain_steps and pretrained and not own_steps:
         kept["pretrain_steps"] = config.pretrain_steps
     if cell.name.startswith("table/"):
         kept |= {"near_codes_m": NEAR_CODES_M, "table_temperature": TABLE_TEMPERATURE}

@@ -117,6 +117,12 @@ class Videos(NamedTuple):
         return f"{self.episodes} {self.domain}" + (f", {self.steps} steps" if self.steps else "")
 
 
+def _decoder(kind: str, arm: str, key: dict[str, Any]) -> tuple[str, str]:
+    if kind == "table":
+        return "table", _table_settings(key)
+    return ("video plan" if arm == "unipi" else "head"), ""
+
+
 def _table_settings(key: dict[str, Any]) -> str:
     """Tell a table from others; rows of before these were settings sampled at 1."""
     near = " near" if key.get("near_codes_m") else ""
@@ -165,9 +171,9 @@ class PolicyName(NamedTuple):
     videos: Videos
     """What it learned from before."""
     arm: str
-    """`lapa`, `actionvla`, `scratch`, `vpt`, `openvla`, `lapa_paper`."""
+    """`lapa`, `actionvla`, `scratch`, `vpt`, `unipi`, `openvla`, `lapa_paper`."""
     decoder: str
-    """`head` or `table`."""
+    """`head`, `table`, or `video plan`."""
     settings: str
     """What sets a table apart from other tables."""
     way: str
@@ -184,9 +190,11 @@ def group_policies(rows: Iterable[dict[str, Any]]) -> Policies:
     for row in rows:
         kind, *rest = row["cell"].split("/")
         if kind in ("finetune", "table"):
-            decoder = ("head", "") if kind == "finetune" else ("table", _table_settings(row["key"]))
-            greedy = {**row, "figures": row["figures"]["greedy"]}
-            for way, figures in (("sampled", row), ("greedy", greedy)):
+            decoder = _decoder(kind, rest[1], row["key"])
+            ways = {"sampled": row}
+            if "greedy" in row["figures"]:
+                ways["greedy"] = {**row, "figures": row["figures"]["greedy"]}
+            for way, figures in ways.items():
                 name = PolicyName(row["key"]["labels"], Videos.of(row), rest[1], *decoder, way)
                 groups.setdefault(name, {}).setdefault(row["labels"], []).append(figures)
     return groups

@@ -160,7 +160,7 @@ def test_the_whole_experiment_runs_at_debug_size(tmp_path):
         label_counts=(4,),
         videos=12,
         probe_episodes=6,
-        rollouts=3,
+        rollouts=1,
         size="debug",
         pretrain_steps=15,
         workers=1,
