@@ -84,15 +84,15 @@ def read_request(request: FrameRequest, scaler: SquareScaler, out_NSSC: NDArray[
 def _read_pictures(
     path: Path, request: FrameRequest, image_px: int, out_NSSC: NDArray[np.uint8]
 ) -> None:
-    from lapa_core.data.frame_folders import list_pictures, read_picture
+    from lapa_core.data.frame_folders import picture_names, read_picture
 
-    pictures = list_pictures(path)
-    if len(pictures) != request.num_frames:
+    names = picture_names(path)
+    if len(names) != request.num_frames:
         raise DataError(
-            f"{path} holds {len(pictures)} pictures, the index says {request.num_frames}; run `lapa data index` again"
+            f"{path} holds {len(names)} pictures, the index says {request.num_frames}; run `lapa data index` again"
         )
     for place, number in enumerate(request.numbers):
-        out_NSSC[place] = preprocess(read_picture(pictures[number]), image_px)
+        out_NSSC[place] = preprocess(read_picture(path / names[number]), image_px)
 
 
 def _read_rlds(

@@ -17,11 +17,17 @@ from PIL import Image
 
 from lapa_core.data.episode import Episode, OnePathEach
 from lapa_core.data.instructions import read_instructions
+from lapa_core.data.kept import Kept
 from lapa_core.errors import DataError
 from lapa_core.image import PICTURE_DAMAGE, preprocess, read_rgb
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FRAMES_NAME = "frames.json"
+KEPT_BYTES = 64 * 2**20
+"""Memory of a process for the names of pictures [bytes], about half a million."""
+_NAME_BYTES = 128
+
+_names: Kept[list[str]] = Kept(KEPT_BYTES, lambda names: _NAME_BYTES * len(names))
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -34,6 +40,12 @@ def list_pictures(folder: Path) -> list[Path]:
     """Return the pictures that lie in a folder, in natural order."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
     return sorted(found, key=natural_key)
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Return the names of what `list_pictures` finds, from memory while nothing is added to the folder or taken out."""
+    key = (folder, folder.stat().st_mtime_ns)
+    return _names.get(key, lambda: [path.name for path in list_pictures(folder)])
 
 
 def list_clip_folders(root: Path) -> list[Path]:

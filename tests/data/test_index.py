@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -203,6 +204,21 @@ def test_folders_of_frames(tmp_path, stamps):
     (tmp_path / "in/b/2/f3.png").write_bytes(b"broken")
     again = index_of(tmp_path / "in", tmp_path / "out")
     assert "f3.png" in again.facts["unreadable"]["b/2"]
+
+
+def test_a_folder_that_was_changed_after_it_was_read_is_refused(tmp_path, stamps):
+    """What is known of it from the reading before does not count any more."""
+    folder = tmp_path / "in/clip"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(stamps.draw(number)).save(folder / f"f{number}.png")
+    (tmp_path / "in/frames.json").write_text('{"fps": 5}')
+    index = index_of(tmp_path / "in", tmp_path / "out")
+    assert stamps.read_all(index.read(index.clips[0], [1, 3], 32)) == [1, 3]
+    time.sleep(0.05)  # the clock of a file system ticks some hundred times a second
+    (folder / "f0.png").rename(folder / "f0.gone")
+    with pytest.raises(DataError, match="holds 3 pictures, the index says 4"):
+        index.read(index.clips[0], [1, 3], 32)
 
 
 @pytest.mark.parametrize("camera", [None, "wrist"])
