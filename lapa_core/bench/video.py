@@ -3,8 +3,8 @@
 
 The limit decodes every frame of every clip once and resizes it, and does nothing else. A visit of our loader covers
 L frames (a clip, or a window of a long one with the way to it) for K pairs; at the limit's rate that is `limit * K / L`
-pairs. Since a visit resizes only the frames that its pairs need, and on the way to them leaves out those to which no
-other refers, its share of that can exceed 1; `share_of_same_work` holds it against a loop that does just what visits do.
+pairs. Since a visit resizes only the frames that its pairs need, and leaves out others to which none refers, its share
+of that can exceed 1; `share_of_same_work` holds it against a loop that does just what visits do.
 CPU seconds of all processes are counted, not wall time, so that a shared machine does not blur it.
 """
 
