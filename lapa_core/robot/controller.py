@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lapa_core.actions.delta import EndEffectorDelta
 from lapa_core.actions.pose import Pose, apply_delta
 from lapa_core.errors import ActionError
+from lapa_core.robot.clearance import TableClearance
 from lapa_core.robot.contract import RobotContract
 from lapa_core.robot.kinematics import IkSolution, forward_kinematics, solve_ik
 
@@ -42,6 +43,9 @@ class ArmController:
     """Applies each delta to the previous commanded target and interpolates the joints towards it.
 
     A delta that is refused changes nothing: the arm finishes the move it is in and stays there.
+
+    Attributes:
+        table: what keeps the rest of the arm above the table, in moves of the caller's own as well.
     """
 
     def __init__(self, contract: RobotContract, lead_s: float = 0.0):
@@ -53,6 +57,7 @@ class ArmController:
         """
         self.contract = contract
         self.model = contract.arm
+        self.table = TableClearance(contract)
         self._lead_s = lead_s
         self.reset(np.array(contract.ready_joints_rad), contract.ready_gripper)
 
@@ -73,7 +78,8 @@ class ArmController:
         """Move the commanded target by one delta, at time `now_s`.
 
         Raises:
-            ActionError: the delta exceeds a per-step cap, or no joints reach its target. Nothing has changed then.
+            ActionError: the delta exceeds a per-step cap, no joints reach its target, or a part of the arm would
+                come too close to the table. Nothing has changed then.
         """
         self._check_caps(delta)
         wanted_44 = apply_delta(self.target_44, delta)
@@ -101,7 +107,9 @@ class ArmController:
                 f"{joint} would move {step.max():.3f} rad in one step; "
                 f"allowed are {self.contract.max_joint_step_rad} rad"
             )
-        self._from_rad = self.sample(now_s)
+        from_rad = self.sample(now_s)
+        self.table.check_way(from_rad, solution.joints_rad)
+        self._from_rad = from_rad
         self._to_rad = solution.joints_rad
         self._since_s = now_s
         self.target_44 = target_44

@@ -53,6 +53,22 @@ def forward_kinematics(model: ArmModel, joints_rad: Array) -> Array:
     return _joint_transforms(model, joints_rad)[-1] @ _chain(model).home_44
 
 
+def carried_points(
+    model: ArmModel, joints_rad: Array, joints: NDArray[np.int64], positions_m: Array
+) -> Array:
+    """Return where points of the arm are, (n, 3) [m] in `base_link`, for (6,) joint positions [rad].
+
+    Args:
+        model: the arm.
+        joints_rad: (6,) joint positions [rad].
+        joints: (n,) how many joints, from the base, move each point; 0 to 6.
+        positions_m: (n, 3) where they are at zero joints [m].
+    """
+    transforms = _joint_transforms(model, joints_rad)[joints]
+    turned: Array = np.einsum("nij,nj->ni", transforms[:, :3, :3], positions_m)
+    return turned + transforms[:, :3, 3]
+
+
 def ee_jacobian(model: ArmModel, joints_rad: Array) -> Array:
     """Return the (6, 6) Jacobian: rows 0-2 velocity of the EE point, rows 3-5 angular velocity, `base_link` axes."""
     return _jacobian(model, _joint_transforms(model, joints_rad))

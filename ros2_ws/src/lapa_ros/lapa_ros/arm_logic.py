@@ -296,7 +296,7 @@ class ArmLogic:
         """Start the move to the contract's ready pose; the mode is HOLDING when it is reached.
 
         Raises:
-            ActionError: the arm is stopped or waits for joint states.
+            ActionError: the arm is stopped or waits for joint states, or a part of it would meet the table.
         """
         reason = self._start_move(
             Mode.READYING, np.array(self.contract.ready_joints_rad), "ready pose", now_s
@@ -308,7 +308,7 @@ class ArmLogic:
         """Start the move to the sleep pose, the only one in which torque may be cut.
 
         Raises:
-            ActionError: the arm is stopped or waits for joint states.
+            ActionError: the arm is stopped or waits for joint states, or a part of it would meet the table.
         """
         return self._start_move(Mode.PARKING, self.contract.arm.sleep_rad, "sleep pose", now_s)
 
@@ -343,6 +343,7 @@ class ArmLogic:
 
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
         measured = self._measured_or_raise()
+        self.controller.table.check_way(measured.joints_rad, joints_rad)
         self._move = JointMove(measured.joints_rad, joints_rad, self._speed_rad_s, now_s)
         self._enter(mode, f"moving to the {name}", "info")
         return self.reason

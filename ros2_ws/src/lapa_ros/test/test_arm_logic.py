@@ -280,6 +280,30 @@ def test_park_and_ready_reach_their_poses_below_the_speed_limit(bench, contract)
         assert speed_rad_s <= 1.2 * 1.01
 
 
+@pytest.mark.parametrize("move", [ArmLogic.park, ArmLogic.move_to_ready])
+def test_a_move_that_would_bring_the_gripper_into_the_table_is_refused(bench, move):
+    bench.arm.joints_rad = np.array([0.0, 0.3, 1.5, 0.0, 1.7, 2.7])
+    bench.logic.hold(bench.clock())  # folded under, the wrist turned
+    bench.run(0.1)
+    mode, opening, sent_rad = bench.logic.mode, bench.logic.controller.gripper, bench.logic.sent_rad
+    with pytest.raises(ActionError, match=r"gripper's bar would come down to z = .* mm; allowed"):
+        move(bench.logic, bench.clock())
+    bench.run(1.0)
+    assert bench.logic.mode is mode is Mode.HOLDING
+    assert bench.logic.controller.gripper == opening
+    np.testing.assert_allclose(bench.logic.sent_rad, sent_rad, atol=1e-6)
+
+
+def test_a_delta_that_would_bring_a_part_of_the_arm_into_the_table_is_refused(bench):
+    """Regression pinned: the box bounds the end-effector point, about which the rest of the arm turns."""
+    turn = {"values": (0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0)}
+    steps = [bench.step(**turn) for _ in range(6)]
+    assert steps[0]
+    assert not steps[-1]
+    assert "would come down" in bench.logic.last_refusal
+    assert bench.logic.mode is Mode.HOLDING
+
+
 @pytest.mark.parametrize("stall_s", [0.5, 60.0])
 def test_a_node_that_stood_still_goes_on_with_its_move_where_it_was(bench, contract, stall_s):
     """Stopped by its machine, or a clock that was set forward; the first thing it hears then are new joint states."""
