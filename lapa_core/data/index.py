@@ -23,7 +23,7 @@ from lapa_core.data.clip_index import INDEX_NAME, ClipIndex
 from lapa_core.data.clip_tables import write_tables
 from lapa_core.data.content_hash import hash_bytes, hash_texts
 from lapa_core.data.scan import ScanResult, scan_item
-from lapa_core.data.scan_items import ScanItem, list_items, stamp_of
+from lapa_core.data.scan_items import ScanItem, count_not_read, list_items, stamp_of
 from lapa_core.data.scan_journal import ScanJournal
 from lapa_core.errors import DataError
 from lapa_core.paths import alone_in
@@ -87,6 +87,7 @@ def _write_index(config: IndexConfig, root: Path, items: list[ScanItem]) -> Clip
     clips = [clip for result in results for clip in result.clips]
     clips = [replace(clip, number=number) for number, clip in enumerate(clips)]
     facts = _facts(config, root, results, clips)
+    facts["not_read"] = count_not_read(root, items, config.out.resolve())
     write_tables(config.out, clips)
     fresh = config.out / f".{INDEX_NAME}"
     fresh.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -203,6 +204,9 @@ def summary(index: ClipIndex) -> list[str]:
         f"{facts['files']} files; {facts['with_instruction']} with an instruction",
         f"{facts['unreadable_count']} unreadable, {facts['copies_count']} copies of another clip",
     ]
+    if others := facts.get("not_read"):
+        told = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+        lines.append(f"{sum(others.values())} files of other kinds are not read: {told}")
     shown = list(facts["unreadable"].items())[:_SHOWN]
     lines += [f"  UNREADABLE {name}: {reason}" for name, reason in shown]
     lines += [f"  COPY {name} is {other}" for name, other in list(facts["copies"].items())[:_SHOWN]]

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from lapa_core.data import lerobot_format as fmt
 from lapa_core.data.episode import OnePathEach, open_source
-from lapa_core.data.frame_folders import list_pictures, read_rate
-from lapa_core.data.instructions import read_instructions
+from lapa_core.data.frame_folders import FRAMES_NAME, PICTURE_SUFFIXES, list_pictures, read_rate
+from lapa_core.data.instructions import INSTRUCTIONS_NAME, read_instructions
 from lapa_core.data.lerobot_reader import LeRobotSource
 from lapa_core.data.rlds import RldsSet, find_rlds
 from lapa_core.errors import DataError
@@ -123,6 +124,23 @@ def list_items(
         )
         for name, rate in zip(names, rates, strict=True)
     ]  # fmt: skip
+
+
+def count_not_read(root: Path, items: list[ScanItem], out: Path) -> dict[str, int]:
+    """Return how many files of each suffix lie in a folder and are no item, nor part of one, nor below `out`.
+
+    The files of data sets (LeRobot, RLDS) have their places; only folders that are searched are looked at.
+    """
+    if {item.kind for item in items} & {"lerobot", "rlds"}:
+        return {}
+    places = {item.place for item in items}
+    counts: Counter[str] = Counter()
+    for path in root.rglob("*"):
+        a_picture = path.parent in places and path.suffix.lower() in PICTURE_SUFFIXES
+        said = path.name in (FRAMES_NAME, INSTRUCTIONS_NAME) or path.name.startswith(".")
+        if not (path in places or a_picture or said or out in path.parents or path.is_dir()):
+            counts[path.suffix.lower() or path.name] += 1
+    return dict(sorted(counts.items()))
 
 
 def _refuse(what: str, **given: object) -> None:

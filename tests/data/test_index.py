@@ -104,6 +104,32 @@ def test_unreadable_files_are_listed_with_their_reasons(tmp_path, damaged, capsy
     assert set(clips_of(ClipIndex.load(out))) == {"0.mp4", "1.mp4", "copy.mp4"}
 
 
+def test_files_of_other_kinds_are_counted(tmp_path, stamps, write_video, capsys):
+    """Videos come before pictures; what stays out is in the index and on the screen, however it is called."""
+    folder = tmp_path / "in"
+    (folder / "frames").mkdir(parents=True)
+    write_video(folder / "a.mp4", stamps.clip(0, 4), np.arange(4) / 10)
+    (folder / "instructions.jsonl").write_text('{"video": "a.mp4", "instruction": "push"}')
+    for name in ("b.avi", "c.AVI", "frames/0.jpg", "README"):
+        (folder / name).write_bytes(b"x")
+    for _ in range(2):  # the index itself lies in the folder and does not count
+        cli.main(f"data index --data {folder} --out {folder / 'index'} --workers 1".split())
+        facts = ClipIndex.load(folder / "index").facts
+        assert facts["not_read"] == {".avi": 2, ".jpg": 1, "README": 1}
+        assert (
+            "4 files of other kinds are not read: 2 .avi, 1 .jpg, 1 README"
+            in capsys.readouterr().out
+        )
+    for place in (folder / "b.avi", folder / "c.AVI", folder / "README", folder / "a.mp4"):
+        place.unlink()
+    shutil.rmtree(folder / "index")
+    (folder / "frames/0.jpg").unlink()
+    (folder / "instructions.jsonl").unlink()
+    for number in range(2):
+        Image.fromarray(stamps.draw(number)).save(folder / f"frames/{number}.png")
+    assert index_of(folder, tmp_path / "out", fps=5).facts["not_read"] == {}
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_text("x")
