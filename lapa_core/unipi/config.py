@@ -22,23 +22,40 @@ class VideoConfig:
     """Side of the square frames [px]; a multiple of patch_px times a halving for each width after the first."""
     frames: int = 4
     """Future frames of a plan."""
-    patch_px: int = 2
+    patch_px: int = 4
     """Side of the patches that the U-Net sees as one place [px]."""
-    widths: tuple[int, ...] = (48, 96)
+    widths: tuple[int, ...] = (48, 64)
     """Channels of the U-Net at each resolution; multiples of 8."""
     layers: int = 1
     """Residual blocks at each resolution."""
+    trunk_width: int = 32
+    """Channels of the trunk (`lapa_core.vla.trunk`) that reads the current frame and the words; a multiple of 4."""
+    trunk_blocks: int = 2
+    """Its residual blocks."""
+    keypoints: int = 32
+    """Its maps whose expected positions are read off; a multiple of 4."""
+    features: int = 128
+    """Numbers in which it tells the U-Net what shall happen."""
     text_dim: int = 64
-    """Width of the word embeddings."""
+    """Width of its word embeddings."""
     max_words: int = 16
     """Words of an instruction that are read."""
     noise_steps: int = 1000
     """Steps of the noising process that training draws from."""
+    signal: float = 0.25
+    """Standard deviation of the change that is noised, where the noise's is 1. Most pixels of a change are zero and
+    the others large, so that at 1 they stand out of the noise and most steps have nothing to decide (Chen, 2023)."""
 
     def __post_init__(self) -> None:
         at_least(
-            self, image_px=1, frames=1, patch_px=1, layers=1, text_dim=1, max_words=1, noise_steps=2
-        )
+            self, image_px=4, frames=1, patch_px=1, layers=1, trunk_width=4, trunk_blocks=0, keypoints=4, features=1,
+            text_dim=1, max_words=1, noise_steps=2,
+        )  # fmt: skip
+        if not 0.0 < self.signal < math.inf:
+            raise ContractError(f"signal is {self.signal}; it must be a positive number")
+        for name in ("image_px", "trunk_width", "keypoints"):
+            if (value := getattr(self, name)) % 4:
+                raise ContractError(f"{name} is {value}; it must be a multiple of 4")
         if not self.widths or any(width < GROUPS or width % GROUPS for width in self.widths):
             raise ContractError(
                 f"widths is {self.widths}; allowed are one or more multiples of {GROUPS}"
@@ -73,11 +90,11 @@ class UnipiTrainConfig:
     all, and measures and shows it on episodes that it has seen."""
     period_s: float = 0.2
     """Time between the frames of a plan [s]: the arm's control period."""
-    steps: int = 1000
+    steps: int = 8000
     """Optimizer steps."""
     batch_size: int = 32
     """Windows of frames per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """AdamW weight decay."""
@@ -141,13 +158,21 @@ UNIPI_TRAIN = {
         data=Path("data/recorded450"),
         init=Path("outputs/unipi_sim/checkpoint"),
         out=Path("outputs/unipi_sim_finetuned"),
-        steps=300,
+        steps=500,
         learning_rate=2e-4,
     ),
     "debug": UnipiTrainConfig(
         data=Path("data/recorded450"),
         out=Path("outputs/unipi_debug"),
-        model=VideoConfig(patch_px=4, widths=(8, 16), text_dim=8, noise_steps=50),
+        model=VideoConfig(
+            widths=(8, 16),
+            trunk_width=8,
+            trunk_blocks=1,
+            keypoints=4,
+            features=16,
+            text_dim=8,
+            noise_steps=50,
+        ),
         episodes=12,
         held_out=4,
         steps=20,

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The video diffusion model: the current frame and an instruction to the frames that come next.
 
-UniPi and AVDC (Ko et al., 2024) denoise the frames themselves with convolutions over space and time. Here the U-Net
-denoises what *changes* from the current frame, and all future frames lie in its channels: at 32 px and four frames
-that is enough, and it is what minutes on a CPU core can train. It predicts the clean change rather than the noise.
+UniPi and AVDC (Ko et al., 2024) denoise the frames themselves with convolutions over space and time, told what to do
+by a frozen text encoder. Here the U-Net denoises what *changes* from the current frame, all future frames lie in its
+channels, and the policy's small trunk tells it what shall happen, in view of that frame: it is what minutes on a CPU
+core can train. The clean change is predicted rather than the noise.
 
-Shapes: B windows, F future frames, S image side [px], C = 3 F channels, L words, P patch side [px].
+Shapes: B windows, F future frames, S image side [px], C = 3 F channels, L words, D told.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from lapa_core.unipi.config import GROUPS, VideoConfig
 from lapa_core.unipi.windows import WindowBatch
-from lapa_core.vla.trunk import TextEncoder
+from lapa_core.vla.config import TrunkConfig
+from lapa_core.vla.trunk import FilmTrunk
 from lapa_core.vla.words import UNKNOWN, Vocabulary
 
 
@@ -42,12 +44,14 @@ class VideoDiffusion(nn.Module):
             config.noise_steps, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
             clip_sample=False, timestep_spacing="trailing",
         )  # fmt: skip
-        self.words = TextEncoder(len(text), config.text_dim, config.max_words)
+        self.trunk = FilmTrunk(_trunk(config), len(text))
         with torch.no_grad():
-            self.words.embedding.weight[UNKNOWN] = 0.0  # no training text has it: it says nothing
+            self.trunk.text.embedding.weight[UNKNOWN] = (
+                0.0  # no training text has it: it says nothing
+            )
         width = 4 * config.widths[0]
         self.told = nn.Sequential(
-            nn.Linear(config.text_dim, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(config.features, width), nn.SiLU(), nn.Linear(width, width)
         )
         levels, places = len(config.widths), config.patch_px**2
         self.unet = UNet2DModel(
@@ -78,13 +82,14 @@ class VideoDiffusion(nn.Module):
 
     def loss(self, batch: WindowBatch, words_BL: Tensor) -> Tensor:
         """Return the squared error of the denoised change, in its variances, over the frames that are there."""
-        change_BF3SS = (batch.later_BF3SS - batch.first_B3SS[:, None]) / self.change_std
-        change_BCSS = change_BF3SS.flatten(1, 2)
+        scale = self.change_std / self.config.signal
+        change_BCSS = ((batch.later_BF3SS - batch.first_B3SS[:, None]) / scale).flatten(1, 2)
         time_B = torch.randint(self.config.noise_steps, (len(change_BCSS),)).to(self.device)
         noise_BCSS = torch.randn(change_BCSS.shape).to(self.device)
         noisy_BCSS = self.noising.add_noise(change_BCSS, noise_BCSS, time_B)
-        clean_BCSS = self._denoise(noisy_BCSS, batch.first_B3SS, words_BL, time_B)
-        error_BF = (clean_BCSS - change_BCSS).square().unflatten(1, (-1, 3)).mean(dim=(2, 3, 4))
+        told_BD = self._tell(batch.first_B3SS, words_BL)
+        error_BCSS = self._denoise(noisy_BCSS, batch.first_B3SS, told_BD, time_B) - change_BCSS
+        error_BF = (error_BCSS / self.config.signal).square().unflatten(1, (-1, 3)).mean((2, 3, 4))
         return (error_BF * batch.known_BF).sum() / batch.known_BF.sum()
 
     @torch.no_grad()
@@ -98,13 +103,14 @@ class VideoDiffusion(nn.Module):
             steps: denoising steps.
         """
         self.noising.set_timesteps(steps)
-        change_BCSS = noise_BCSS
+        told_BD, change_BCSS = self._tell(first_B3SS, words_BL), noise_BCSS
         for time in self.noising.timesteps:
             time_B = time.to(self.device).expand(len(first_B3SS))
-            clean_BCSS = self._denoise(change_BCSS, first_B3SS, words_BL, time_B)
+            clean_BCSS = self._denoise(change_BCSS, first_B3SS, told_BD, time_B)
             change_BCSS = self.noising.step(clean_BCSS, time, change_BCSS).prev_sample
-        change_BF3SS = change_BCSS.unflatten(1, (self.config.frames, 3)) * self.change_std
-        return (first_B3SS[:, None] + change_BF3SS).clamp(0.0, 1.0)
+        change_BF3SS = change_BCSS.unflatten(1, (self.config.frames, 3))
+        scale = self.change_std / self.config.signal
+        return (first_B3SS[:, None] + scale * change_BF3SS).clamp(0.0, 1.0)
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Return noise (B, C, S, S) for so many plans, drawn on the CPU."""
@@ -112,15 +118,29 @@ class VideoDiffusion(nn.Module):
         shape = (count, 3 * self.config.frames, side, side)
         return torch.randn(shape, generator=generator).to(self.device)
 
+    def _tell(self, first_B3SS: Tensor, words_BL: Tensor) -> Tensor:
+        """Return what the U-Net is told of frame and words (B, D)."""
+        told_BD: Tensor = self.told(self.trunk(first_B3SS, words_BL))
+        return told_BD
+
     def _denoise(
-        self, noisy_BCSS: Tensor, first_B3SS: Tensor, words_BL: Tensor, time_B: Tensor
+        self, noisy_BCSS: Tensor, first_B3SS: Tensor, told_BD: Tensor, time_B: Tensor
     ) -> Tensor:
-        """Return the clean change (B, C, S, S) that noisy ones hide, both in standard deviations."""
-        seen = F.pixel_unshuffle(
-            torch.cat([noisy_BCSS, 2.0 * first_B3SS - 1.0], dim=1), self.config.patch_px
-        )
+        """Return the clean change (B, C, S, S) that a noisy one hides, in the units of what is noised."""
+        patch = self.config.patch_px
+        seen = F.pixel_unshuffle(torch.cat([noisy_BCSS, 2.0 * first_B3SS - 1.0], dim=1), patch)
         seen = seen.contiguous(memory_format=torch.channels_last)
-        told_BD = self.told(self.words(words_BL))
-        return F.pixel_shuffle(
-            self.unet(seen, time_B, class_labels=told_BD).sample, self.config.patch_px
-        )
+        clean = F.pixel_shuffle(self.unet(seen, time_B, class_labels=told_BD).sample, patch)
+        return self.config.signal * clean
+
+
+def _trunk(config: VideoConfig) -> TrunkConfig:
+    return TrunkConfig(
+        image_px=config.image_px,
+        width=config.trunk_width,
+        blocks=config.trunk_blocks,
+        keypoints=config.keypoints,
+        text_dim=config.text_dim,
+        features=config.features,
+        max_words=config.max_words,
+    )

@@ -29,7 +29,7 @@ SIZES = UNIPI_TRAIN["debug"].model
 class Silent(VideoDiffusion):
     """Says that nothing changes."""
 
-    def _denoise(self, noisy_BCSS, first_B3SS, words_BL, time_B):
+    def _denoise(self, noisy_BCSS, first_B3SS, told_BD, time_B):
         return torch.zeros_like(noisy_BCSS)
 
 
@@ -112,24 +112,25 @@ def test_actions_are_not_looked_at(tmp_path):
     assert blind.history == train(short(tmp_path, "seeing"), store).history
 
 
+@pytest.mark.slow  # it learns
 def test_plans_follow_the_words(tmp_path):
     """A red dot moves as it is told: plans beat repeating the first frame, and other words give another plan."""
-    store = toy_store(episodes=40)
-    sizes = VideoConfig(frames=2, patch_px=4, widths=(32, 32), text_dim=16, noise_steps=50)
+    store = toy_store(episodes=40, length=4, image_px=16)
+    sizes = replace(SIZES, image_px=16, frames=2, widths=(32,))
     config = short(
-        tmp_path, model=sizes, held_out=8, steps=250, batch_size=16, learning_rate=3e-3, log_every=50
+        tmp_path, model=sizes, held_out=8, steps=120, batch_size=16, learning_rate=5e-3, log_every=50
     )  # fmt: skip
     trained = train(config, store)
     facts = load_config(trained.checkpoint)
     for plan, copy in zip(facts["metrics"]["plan"], facts["metrics"]["copy"], strict=True):
-        assert plan < 0.3 * copy
+        assert plan < 0.6 * copy
     row = json.loads((config.out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["plan_error/frame2"] == facts["metrics"]["plan"][1]
     model = load_video(trained.checkpoint).model
     windows = find_windows(store, 2, 0.2)
     first = load_windows(store, windows, np.array([2]), CPU).first_B3SS
     plans = [
-        model.plan(first, model.encode([f"move the dot {word}"]), torch.zeros(1, 6, 32, 32), 4)
+        model.plan(first, model.encode([f"move the dot {word}"]), torch.zeros(1, 6, 16, 16), 4)
         for word in ("left", "right")
     ]
     assert centre(plans[0][0, 1]) < centre(first[0]) < centre(plans[1][0, 1])
@@ -155,7 +156,7 @@ def test_finetuning_goes_on_from_weights_and_words(tmp_path):
     assert new.config["training"]["windows"] == 4 * 7
     for name, tensor in old.model.state_dict().items():
         assert torch.allclose(tensor, new.model.state_dict()[name], atol=1e-6), name
-    unknown, none = (new.model.words(new.model.encode([text])) for text in ("push", "pull"))
+    unknown, none = (new.model.trunk.text(new.model.encode([text])) for text in ("push", "pull"))
     assert torch.equal(unknown, none), "words that no video had say nothing"
 
 
@@ -188,7 +189,9 @@ def test_videos_of_nothing_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"image_px": 30}, "multiple of 4"),
+        ({"image_px": 30}, "image_px is 30; it must be a multiple of 4"),
+        ({"image_px": 36}, "need a multiple of 8"),
+        ({"signal": 0.0}, "signal is 0.0"),
         ({"widths": (12,)}, "multiples of 8"),
         ({"widths": ()}, "multiples of 8"),
         ({"frames": 0}, "frames is 0; allowed is 1 and more"),
