@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lapa_core.errors import ContractError
@@ -148,6 +148,25 @@ class UnipiPolicyConfig:
         at_least(self, replan_every=1, sampling_steps=0, temperature=0)
 
 
+_DEBUG = UnipiTrainConfig(
+    data=Path("data/recorded450"),
+    out=Path("outputs/unipi_debug"),
+    model=VideoConfig(
+        widths=(8, 16),
+        trunk_width=8,
+        trunk_blocks=1,
+        keypoints=4,
+        features=16,
+        text_dim=8,
+        noise_steps=50,
+    ),
+    episodes=12,
+    held_out=4,
+    steps=20,
+    batch_size=8,
+    log_every=5,
+)
+
 UNIPI_TRAIN = {
     "sim": UnipiTrainConfig(
         data=Path("data/videos_default"),
@@ -161,23 +180,12 @@ UNIPI_TRAIN = {
         steps=500,
         learning_rate=2e-4,
     ),
-    "debug": UnipiTrainConfig(
-        data=Path("data/recorded450"),
-        out=Path("outputs/unipi_debug"),
-        model=VideoConfig(
-            widths=(8, 16),
-            trunk_width=8,
-            trunk_blocks=1,
-            keypoints=4,
-            features=16,
-            text_dim=8,
-            noise_steps=50,
-        ),
-        episodes=12,
-        held_out=4,
-        steps=20,
-        batch_size=8,
-        log_every=5,
+    "debug": _DEBUG,
+    "debug_finetune": replace(
+        _DEBUG,
+        init=Path("outputs/unipi_debug/checkpoint"),
+        out=Path("outputs/unipi_debug_finetuned"),
+        held_out=0,
     ),
 }
 """`lapa unipi train <name>`."""
@@ -185,6 +193,7 @@ UNIPI_TRAIN = {
 UNIPI_TRAIN_NOTES = {
     "sim": "the simulator's videos at 32 px; minutes on one core",
     "sim_finetune": "sim, trained on with the labelled episodes",
-    "debug": "the same in seconds",
+    "debug": "sim in seconds, on recorded episodes",
+    "debug_finetune": "sim_finetune in seconds",
 }
 """One line for each."""
