@@ -26,8 +26,10 @@ _WORTH_A_SEEK = 8
 """Frames that a jump to the next key frame must save; a seek costs about as much as decoding a few."""
 _DISORDER = 16
 """Packets or frames after the last wanted one that are looked at before a missing one is given up."""
-_UNORDERED = ("vp8", "vp9", "libdav1d", "av1")
-"""Codecs that put frames out in the order of their packets, so that a container of times alone suffices."""
+_IN_ORDER = ("vp8", "vp9", "libdav1d", "mjpeg")
+"""Decoders that put frames out in the order of their packets, so that a container of times alone suffices."""
+_SPARING = (*_IN_ORDER, "h264", "hevc")
+"""Decoders of which it is tested that little need be given to them."""
 _DECODING = {"err_detect": "explode"}
 """No concealed damage."""
 
@@ -72,20 +74,21 @@ def _read_sparingly(
         stream = video_stream(container, path)
         stream.thread_type = "NONE"
         context = stream.codec_context
+        if context.name not in _SPARING:
+            return
         context.options = _DECODING
         skips = context.name == "h264"  # it says of every frame whether another may refer to it
         for first, last in zip([0, *seeks], [*seeks, len(pts)], strict=True):
             container.seek(pts[first], stream=stream, backward=True)
             missing, late = set(pts[first:last]), 0
             for packet in container.demux(stream):
-                wanted = packet.pts in missing
-                late += packet.pts is None or packet.pts > pts[last - 1]
-                if not packet.size or late > _DISORDER:
+                if packet.pts is None or late > _DISORDER:
                     break
                 if skips:
-                    context.skip_frame = "DEFAULT" if wanted else "NONREF"
+                    context.skip_frame = "DEFAULT" if packet.pts in missing else "NONREF"
                 yield from context.decode(packet)
                 missing.discard(packet.pts)
+                late += packet.pts > pts[last - 1]
                 if not missing:
                     break
             yield from context.decode(None)
@@ -96,7 +99,7 @@ def _open_unprobed(path: Path) -> av.container.InputContainer:
     container = open_container(path, probe=False)
     streams, names = container.streams.video, container.format.name.split(",")
     codec = streams[0].codec_context if streams else None
-    if "mp4" in names or (codec is not None and codec.name in _UNORDERED):
+    if "mp4" in names or (codec is not None and codec.name in _IN_ORDER):
         return container
     container.close()
     return open_container(path)

@@ -17,7 +17,7 @@ PYRAMID = {"g": "30", "bf": "3", "b_strategy": "0", "threads": "1"}
 def moving_clip(seed=0):
     """Noise that moves by a pixel a frame, so that each frame refers to others."""
     rng = np.random.default_rng(seed)
-    wide = rng.integers(0, 256, (48, 64 + COUNT, 3), dtype=np.uint8)
+    wide = rng.integers(0, 256, (64, 64 + COUNT, 3), dtype=np.uint8)
     return np.stack([wide[:, k : k + 64] for k in range(COUNT)])
 
 
@@ -27,16 +27,16 @@ def write(path, write_video, codec="libx264", options=PYRAMID):
 
 
 def read(path, table, numbers):
-    """The wanted frames by number, their luma as bytes."""
+    """The wanted frames by number, as bytes."""
     numbers = np.asarray(numbers)
     seeks = seek_points(numbers, table.keyframes)
     found = wanted_frames(path, table.pts[numbers].tolist(), seeks)
-    return {int(numbers[place]): bytes(frame.planes[0]) for place, frame in found}
+    return {int(numbers[place]): frame.to_ndarray().tobytes() for place, frame in found}
 
 
 def read_everything(path):
     with av.open(str(path)) as container:
-        return [bytes(frame.planes[0]) for frame in container.decode(video=0)]
+        return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,15 @@ def read_everything(path):
     [
         ("a.mp4", "libx264", PYRAMID),
         ("a.mkv", "libx264", PYRAMID),
-        ("a.mp4", "libx265", {"preset": "ultrafast", "bf": "3", "x265-params": "log-level=none"}),
+        (
+            "a.mp4",
+            "libx265",
+            {"preset": "ultrafast", "bf": "3", "x265-params": "keyint=20:log-level=none"},
+        ),
         ("a.mov", "mpeg4", {"g": "12", "bf": "2"}),
+        ("a.mov", "mjpeg", {"strict": "-1"}),
+        ("a.mp4", "libsvtav1", {"preset": "12", "g": "30"}),
+        ("a.webm", "libvpx", {"deadline": "realtime", "cpu-used": "8"}),
         ("a.webm", "libvpx-vp9", {"g": "200", "deadline": "realtime", "cpu-used": "8"}),
     ],
 )
