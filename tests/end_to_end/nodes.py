@@ -29,12 +29,14 @@ def lapa(*arguments, environ):
 
 
 class Log:
-    """Lines of all nodes, in their order."""
+    """Lines of all nodes, in their order, and when each came [s, monotonic]."""
 
     def __init__(self):
         self.lines: list[str] = []
+        self.came_s: list[float] = []
 
     def __call__(self, name: str, line: str) -> None:
+        self.came_s.append(time.monotonic())
         self.lines.append(f"{name}: {line}")
 
     def wait_for(self, text: str, after: int = 0, limit_s: float = 40.0) -> int:

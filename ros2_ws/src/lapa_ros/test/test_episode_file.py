@@ -49,7 +49,12 @@ def test_a_failing_disk_keeps_the_part_and_says_so(tmp_path, kind):
         raise kind("No space left on device")
 
     file._writer.add_message = full
+    begun_s = time.monotonic()
     file.write(0, b"x", 1)
+    while file.failure is None:
+        assert time.monotonic() - begun_s < 1.0
+        time.sleep(0.001)
+    print(f"failing disk: noticed after {time.monotonic() - begun_s:.3f} s")
     with pytest.raises(DataError, match="No space left"):
         file.finish(lambda: {})
     assert [item.name for item in tmp_path.iterdir()] == ["ep_1.mcap.part"]

@@ -158,6 +158,9 @@ def two_publishers(rig):
 def test_an_arm_that_is_not_as_it_must_be_is_not_moved(clock, fault, words):
     rig = Rig(load_contract("wx250s"), clock, settle_s=0.0)
     fault(rig)
+    took_s = rig.run(3.0, until=lambda: words in rig.logic.reason)
+    print(f"{words!r} after {took_s:.2f} s")
+    assert took_s < 0.5
     rig.run(3.0)
     assert rig.logic.mode is Mode.WAITING
     assert words in rig.logic.reason
