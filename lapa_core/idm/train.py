@@ -21,7 +21,7 @@ from lapa_core.idm.config import IdmTrainConfig
 from lapa_core.idm.model import InverseDynamics
 from lapa_core.idm.pseudo import seen_actions
 from lapa_core.train.augment import images_of
-from lapa_core.train.optimizer import adamw
+from lapa_core.train.optimizer import adamw, descend
 from lapa_core.train.pair_augment import PairAugment
 from lapa_core.train.pairs import StorePairs, actions_between
 from lapa_core.train.run import TrainingRun
@@ -93,10 +93,7 @@ def train(config: IdmTrainConfig, store: FrameStore | None = None) -> IdmTrained
         x0_BCHW, x1_BCHW = augment(*images_of(batch, device))
         loss = model.loss(x0_BCHW, x1_BCHW, torch.as_tensor(batch.actions_BA, device=device))
         set_learning_rate(optimizer, cosine_factor(step, config.steps, warmup_steps))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
+        descend(loss, model, optimizer, GRADIENT_CLIP)
         if run.due(step):
             run.log(step, {"loss": loss.item()})
         run.save(step, model, optimizer)

@@ -22,7 +22,7 @@ from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.laq.train_data import LaqData, frames_only
 from lapa_core.laq.train_finish import finish
 from lapa_core.train.augment import images_of
-from lapa_core.train.optimizer import adamw
+from lapa_core.train.optimizer import adamw, descend
 from lapa_core.train.pair_augment import PairAugment
 from lapa_core.train.pairs import StorePairs, actions_between
 from lapa_core.train.parallel import Parallel, leave
@@ -105,11 +105,7 @@ def train(
             losses = module(*augment(x0, x1), *augment(x0, x1), known)
 
             set_learning_rate(optimizer, _rate(config, step))
-            optimizer.zero_grad()
-            losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(objective.parameters(), GRADIENT_CLIP)
-            optimizer.step()
-
+            descend(losses["loss"], objective, optimizer, GRADIENT_CLIP)
             upkeep = model.after_step(step, config.steps)
             if run.due(step):  # reading a loss off waits for the device
                 metrics = {name: value.item() for name, value in losses.items()}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adamw(
@@ -27,3 +27,11 @@ def adamw(
     )
     optimizer.param_groups[0]["base_lr"] = learning_rate
     return optimizer
+
+
+def descend(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
+    """Take one step down a loss, with the gradients of all parameters of a module cut to a joint norm."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+    optimizer.step()

@@ -14,7 +14,7 @@ from lapa_core.data.content_hash import hash_texts
 from lapa_core.data.store import FrameStore
 from lapa_core.errors import DataError
 from lapa_core.train.augment import random_shift
-from lapa_core.train.optimizer import adamw
+from lapa_core.train.optimizer import adamw, descend
 from lapa_core.train.run import TrainingRun
 from lapa_core.train.sampling import batch_indices, seed_step
 from lapa_core.train.schedule import cosine_factor, set_learning_rate
@@ -86,10 +86,7 @@ def train(config: UnipiTrainConfig, store: FrameStore | None = None) -> UnipiTra
         batch = _shifted(load_windows(learnt, windows, chosen_B, device), config.shift_px)
         loss = model.loss(batch, words_EL[episode_W[chosen_B]])
         set_learning_rate(optimizer, cosine_factor(step, config.steps, warmup_steps))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
+        descend(loss, model, optimizer, GRADIENT_CLIP)
         if run.due(step):
             run.log(step, {"loss": loss.item()})
         run.save(step, model, optimizer)
