@@ -164,3 +164,21 @@ def test_the_points_are_where_the_simulators_arm_has_them(name):
             assert heights_m[places[f"{word} finger tip"]] == pytest.approx(tip_m[2])
             assert heights_m[places[f"{word} end of the gripper's bar"]] == pytest.approx(bar_m[2])
     assert FINGER_REACH_M == geometry.FINGER_REACH_M
+
+
+def test_the_box_alone_lets_about_a_tenth_of_the_postures_into_the_table():
+    """What the check is for, and a figure of docs/safety.md: 9 % with 6000 postures."""
+    contract, rng = CONTRACTS["wx250s"], np.random.default_rng(0)
+    table, model = TableClearance(contract), contract.arm
+    clearances_m = np.array([point.clearance_m for point in table.points])
+    lowest_m: list[float] = []
+    while len(lowest_m) < 250:
+        joints_rad = rng.uniform(model.lower_rad, model.upper_rad)
+        joints_rad[0] = rng.uniform(
+            -0.9, 0.9
+        )  # towards the box, which is no more often in it elsewhere
+        place_m = forward_kinematics(model, joints_rad)[:3, 3]
+        if (np.clip(place_m, contract.workspace_min_m, contract.workspace_max_m) == place_m).all():
+            heights_m = table.spare_m(joints_rad) + clearances_m + table.table_m
+            lowest_m.append(float(heights_m.min()))
+    assert 0.04 < np.mean(np.array(lowest_m) < 0.0) < 0.15
