@@ -171,7 +171,10 @@ UNIPI_TRAIN = {
     "sim": UnipiTrainConfig(
         data=Path("data/videos_default"),
         out=Path("outputs/unipi_sim"),
+        model=VideoConfig(widths=(48, 64)),
         held_out=300,
+        steps=8000,
+        learning_rate=2e-3,
     ),
     "sim_finetune": UnipiTrainConfig(
         data=Path("data/recorded450"),
@@ -191,7 +194,7 @@ UNIPI_TRAIN = {
 """`lapa unipi train <name>`."""
 
 UNIPI_TRAIN_NOTES = {
-    "sim": "the simulator's videos at 32 px; minutes on one core",
+    "sim": "the simulator's videos at 32 px; a quarter of an hour on one core",
     "sim_finetune": "sim, trained on with the labelled episodes",
     "debug": "sim in seconds, on recorded episodes",
     "debug_finetune": "sim_finetune in seconds",
