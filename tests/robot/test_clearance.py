@@ -174,9 +174,6 @@ def test_the_box_alone_lets_about_a_tenth_of_the_postures_into_the_table():
     lowest_m: list[float] = []
     while len(lowest_m) < 250:
         joints_rad = rng.uniform(model.lower_rad, model.upper_rad)
-        joints_rad[0] = rng.uniform(
-            -0.9, 0.9
-        )  # towards the box, which is no more often in it elsewhere
         place_m = forward_kinematics(model, joints_rad)[:3, 3]
         if (np.clip(place_m, contract.workspace_min_m, contract.workspace_max_m) == place_m).all():
             heights_m = table.spare_m(joints_rad) + clearances_m + table.table_m
