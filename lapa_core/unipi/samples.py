@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lapa_core.data.store import FrameStore
 from lapa_core.unipi.model import VideoDiffusion
-from lapa_core.unipi.windows import WindowBatch, Windows, find_windows, load_windows
+from lapa_core.unipi.windows import WindowBatch, Windows, load_windows
 
 MEASURED_WINDOWS = 512
 """Most windows that the error is measured on."""
@@ -55,9 +55,8 @@ class _Planned(NamedTuple):
     plan_BF3SS: Tensor
 
 
-def measure(model: VideoDiffusion, store: FrameStore, period_s: float, steps: int) -> PlanError:
+def measure(model: VideoDiffusion, store: FrameStore, windows: Windows, steps: int) -> PlanError:
     """Return the error of plans on windows spread over a data set, with the same noise in every call."""
-    windows = find_windows(store, model.config.frames, period_s)
     count = len(windows.first_W)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MEASURED_WINDOWS)).round().astype(int))
     plan_F, copy_F, known_F = (np.zeros(model.config.frames) for _ in range(3))
@@ -71,10 +70,9 @@ def measure(model: VideoDiffusion, store: FrameStore, period_s: float, steps: in
 
 
 def samples_sheet(
-    model: VideoDiffusion, store: FrameStore, period_s: float, steps: int
+    model: VideoDiffusion, store: FrameStore, windows: Windows, steps: int
 ) -> Image.Image:
     """Draw plans from the start of some episodes: first frame, planned frames, and below them the true ones."""
-    windows = find_windows(store, model.config.frames, period_s)
     episode_W = store.episode_ids[windows.first_W]
     _, starts = np.unique(episode_W, return_index=True)
     chosen = starts[np.linspace(0, len(starts) - 1, min(len(starts), SHOWN)).round().astype(int)]

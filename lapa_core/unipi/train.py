@@ -55,6 +55,10 @@ def train(config: UnipiTrainConfig, store: FrameStore | None = None) -> UnipiTra
     learnt, held_out = _divided(config, store)
     learnt = learnt.at_size(sizes.image_px)
     windows = find_windows(learnt, sizes.frames, config.period_s)
+    shown, shown_windows = learnt, windows
+    if held_out is not None:
+        shown = held_out.at_size(sizes.image_px)
+        shown_windows = find_windows(shown, sizes.frames, config.period_s)
 
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
@@ -92,11 +96,11 @@ def train(config: UnipiTrainConfig, store: FrameStore | None = None) -> UnipiTra
         run.save(step, model, optimizer)
 
     model.eval()
-    shown = learnt if held_out is None else held_out.at_size(sizes.image_px)
-    error = measure(model, shown, config.period_s, config.sampling_steps)
+    error = measure(model, shown, shown_windows, config.sampling_steps)
     run.log(config.steps - 1, error.row(), force=True)
     run.close()
-    samples_sheet(model, shown, config.period_s, config.sampling_steps).save(config.out / SHEET)
+    sheet = samples_sheet(model, shown, shown_windows, config.sampling_steps)
+    sheet.save(config.out / SHEET)
     checkpoint = save_video(
         config.out / "checkpoint",
         model,

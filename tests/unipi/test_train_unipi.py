@@ -179,6 +179,18 @@ def test_too_few_episodes_are_refused(tmp_path, changed, told):
         train(short(tmp_path, **changed), toy_store())
 
 
+def test_episodes_that_cannot_measure_are_refused_before_the_training(tmp_path):
+    store = toy_store(episodes=2, length=4)
+    short_last = replace(
+        store, frames=store.frames[:5], episode_offsets=np.array([0, 4, 5]),
+        timestamps_s=store.timestamps_s[:5], actions=None,
+    )  # fmt: skip
+    config = short(tmp_path, held_out=1)
+    with pytest.raises(DataError, match="no frame has another one"):
+        train(config, short_last)
+    assert not config.out.exists()
+
+
 def test_videos_of_nothing_are_refused(tmp_path):
     store = toy_store()
     still = replace(store, frames=np.zeros_like(store.frames))
