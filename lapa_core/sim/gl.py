@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +15,10 @@ from lapa_core.errors import SetupError
 
 # How PyOpenGL reports a missing library, depending on which and on where it is first used.
 _NO_GL = (ImportError, AttributeError, RuntimeError, ctypes.ArgumentError)
+
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Renderers that may hold a GL context."""
 
 
 def load_mujoco() -> ModuleType:
@@ -35,16 +41,28 @@ def load_mujoco() -> ModuleType:
 
 
 def open_renderer(model: Any, size_px: int) -> Any:
-    """Return a `mujoco.Renderer` of square images for `model`.
+    """Return a `mujoco.Renderer` of square images for `model`; one that nobody closes is closed at the program's end.
 
     Raises:
         SetupError: no GL context can be made.
     """
     mujoco = load_mujoco()
     try:
-        return mujoco.Renderer(model, size_px, size_px)
+        renderer = mujoco.Renderer(model, size_px, size_px)
     except (*_NO_GL, mujoco.FatalError) as error:
         raise _no_gl(error) from error
+    if not _open:
+        atexit.unregister(_close_all)
+        atexit.register(
+            _close_all
+        )  # after MuJoCo's own, which ends EGL: the last one registered runs first
+    _open.add(renderer)
+    return renderer
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
 
 
 def _no_gl(error: Exception) -> SetupError:

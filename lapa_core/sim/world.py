@@ -56,7 +56,9 @@ class TabletopWorld:
         self.data = self._mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, bool], Any] = {}
         # Also runs at exit, before PyOpenGL is torn down: a context freed later makes it complain.
-        weakref.finalize(self, _close_renderers, self._renderers)
+        weakref.finalize(
+            self, _close_renderers, self._renderers
+        ).atexit = False  # `open_renderer`'s
         self._rng = np.random.default_rng(seed)
         joint_of = self.model.joint
         self._arm_qpos = np.array([joint_of(name).qposadr[0] for name in self.arm.joint_names])
