@@ -31,7 +31,10 @@ _FRAME_PX, _GAP_PX, _CAPTION_PX = 96, 4, 22
 
 @dataclass(frozen=True, kw_only=True)
 class PlanError:
-    """Mean squared error of pixels in [0, 1], for each frame of a plan, over the windows that have it."""
+    """Mean squared error of pixels in [0, 1], for each frame of a plan, over the windows that have it.
+
+    Frames that none has, because no episode is as long as a plan, are left out at the end.
+    """
 
     plan: list[float]
     """Of the plans."""
@@ -65,8 +68,9 @@ def measure(model: VideoDiffusion, store: FrameStore, windows: Windows, steps: i
             error_BF = (frames - batch.later_BF3SS).square().mean(dim=(2, 3, 4))
             total_F += (error_BF * batch.known_BF).sum(dim=0).cpu().numpy()
         known_F += batch.known_BF.sum(dim=0).cpu().numpy()
-    seen_F = np.maximum(known_F, 1)  # no episode may be as long as a plan
-    return PlanError(plan=(plan_F / seen_F).tolist(), copy=(copy_F / seen_F).tolist())
+    seen_F = known_F > 0
+    plan, copy = (total_F[seen_F] / known_F[seen_F] for total_F in (plan_F, copy_F))
+    return PlanError(plan=plan.tolist(), copy=copy.tolist())
 
 
 def samples_sheet(

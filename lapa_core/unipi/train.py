@@ -12,7 +12,7 @@ import torch
 from lapa_core.checkpoint import load_config
 from lapa_core.data.content_hash import hash_texts
 from lapa_core.data.store import FrameStore
-from lapa_core.errors import DataError
+from lapa_core.errors import ContractError, DataError
 from lapa_core.train.augment import random_shift
 from lapa_core.train.optimizer import adamw, descend
 from lapa_core.train.run import TrainingRun
@@ -51,6 +51,10 @@ def train(config: UnipiTrainConfig, store: FrameStore | None = None) -> UnipiTra
     """Run or resume training; `store`, with frames of any size, replaces the data set on disk (tests, experiments)."""
     start = None if config.init is None else load_video(config.init)
     sizes = config.model if start is None else start.model.config
+    if config.sampling_steps > sizes.noise_steps:
+        raise ContractError(
+            f"sampling_steps is {config.sampling_steps}; {config.init} allows 1 to {sizes.noise_steps}"
+        )
     store = store or FrameStore.load(config.data, sizes.image_px, progress=config.progress)
     learnt, held_out = _divided(config, store)
     learnt = learnt.at_size(sizes.image_px)

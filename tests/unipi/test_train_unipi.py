@@ -191,6 +191,20 @@ def test_episodes_that_cannot_measure_are_refused_before_the_training(tmp_path):
     assert not config.out.exists()
 
 
+def test_a_frame_that_no_episode_reaches_has_no_error(tmp_path):
+    trained = train(short(tmp_path), toy_store(length=3))
+    assert trained.history[-1][1].keys() == {
+        f"{name}_error/frame{ahead}" for name in ("plan", "copy") for ahead in (1, 2)
+    }
+
+
+def test_more_denoising_than_the_start_allows_is_refused(tmp_path):
+    before = train(short(tmp_path, "videos"), toy_store())
+    config = short(tmp_path, "few", init=before.checkpoint, model=VideoConfig(), sampling_steps=51)
+    with pytest.raises(ContractError, match=r"sampling_steps is 51; .* allows 1 to 50"):
+        train(config, toy_store())
+
+
 def test_videos_of_nothing_are_refused(tmp_path):
     store = toy_store()
     still = replace(store, frames=np.zeros_like(store.frames))
