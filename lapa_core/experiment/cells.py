@@ -104,6 +104,9 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
         yield Cell(f"pretrain/{others}/openvla/s{seed}", run_actions, needs, seed=seed)
         for count in config.label_counts:
             yield _finetune(others, "openvla", count, seed)
+            for domain in OTHER_ROBOTS:
+                needs = (f"idm/{count}/s{seed}", f"data/{domain}")
+                yield Cell(f"seen/{domain}/{count}/s{seed}", run_seen, needs, count, seed)
 
 
 def _videos_to_policy(config: ExperimentConfig, domain: str, arm: str, seed: int) -> Iterator[Cell]:
@@ -237,6 +240,13 @@ def run_idm(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     loaded = load_idm(train_idm(recipe, label_store(config)).checkpoint)
     r2 = _seen_r2(config, "default", loaded)
     return {"steps": recipe.steps, **loaded.config["metrics"], "r2_displacement": r2}
+
+
+def run_seen(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
+    """Measure an inverse dynamics model on videos of another domain than its labels'."""
+    domain = cell.name.split("/")[1]
+    loaded = load_idm(_at(config, f"idm/{cell.labels}/s{cell.seed}") / "checkpoint")
+    return {"r2_displacement": _seen_r2(config, domain, loaded)}
 
 
 def run_pseudo_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:

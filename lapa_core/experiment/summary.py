@@ -69,11 +69,11 @@ def _probes(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _seen(rows: Iterable[dict[str, Any]]) -> str:
-    groups: dict[tuple[Videos, int], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[Videos, int, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         kind, *rest = row["cell"].split("/")
-        if kind == "pretrain" and rest[1] == "vpt":
-            groups[Videos.of(row), row["labels"]].append(row)
+        if kind == "seen" or (kind == "pretrain" and rest[1] == "vpt"):
+            groups[Videos.of(row), row["labels"], kind].append(row)
     body = [
         [
             str(videos),
@@ -82,9 +82,9 @@ def _seen(rows: Iterable[dict[str, Any]]) -> str:
             "{:.3f} +- {:.3f}".format(
                 *mean_error([m["figures"]["r2_displacement"] for m in members])
             ),
-            _success_text(members),
+            "-" if kind == "seen" else _success_text(members),
         ]
-        for (videos, count), members in sorted(groups.items())
+        for (videos, count, kind), members in sorted(groups.items())
     ]
     return _table(
         "VPT: actions that an inverse dynamics model sees in videos, and the policy that learns them",
