@@ -3,7 +3,7 @@
 
 The paper's VPT has a ResNet18 and an MLP for it. A difference of keypoints is what the latent action model of the
 simulator reads motion off (`lapa_core.laq.conv`), and here too it needs few labels: on held-out videos, 50 recorded
-episodes give an R2 to the true displacement of 0.97, 449 give 0.997 (docs/learning.md).
+episodes give an R2 to the true displacement of 0.97, 449 give 0.99 (docs/learning.md).
 
 Shapes: B pairs, C channels, H W pixels, A action dimensions.
 """
