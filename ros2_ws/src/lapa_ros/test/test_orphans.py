@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node whose launcher or terminal is gone ends as on SIGTERM: an arm parks, an episode is saved."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -16,21 +18,31 @@ LAUNCHER = """
 import os, subprocess, sys, time
 from lapa_core.launcher import LAUNCHER_VARIABLE, Process
 environ = {**os.environ, LAUNCHER_VARIABLE: Process.this().text()}
-subprocess.Popen(["sh", "-c", sys.argv[1] + "; :"], env=environ, start_new_session=True)  # sh stays between the two
+subprocess.Popen(["sh", "-c", sys.argv[1] + "; :"], env=environ)  # sh stays between the two
 time.sleep(120)
 """
+
+
+LIMIT_S = 60.0
+"""Longest time that a test waits for what it started [s]."""
 
 
 @contextmanager
 def started(command, **options):
     """Yield a process that starts an arm node, once that knows where the arm is; its `stdout` has what both say."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-    with process, process.stdout:
-        assert any("joint states arrive" in line for line in process.stdout)
-        yield process
-        process.kill()
+        ["env", "--default-signal=HUP", *command],  # this one may run under nohup
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options,
+    )  # fmt: skip
+    too_late = threading.Timer(LIMIT_S, os.killpg, (process.pid, signal.SIGKILL))
+    too_late.start()
+    try:
+        with process, process.stdout:
+            assert any("joint states arrive" in line for line in process.stdout)
+            yield process
+            process.kill()
+    finally:
+        too_late.cancel()
 
 
 def test_an_arm_whose_launcher_is_gone_parks_and_ends(ros_domain):
