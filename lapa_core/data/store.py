@@ -174,7 +174,7 @@ class FrameStore:
         )
 
 
-def join(stores: Sequence[FrameStore]) -> FrameStore:
+def join_stores(stores: Sequence[FrameStore]) -> FrameStore:
     """Lay data sets end to end; a single one is returned as it is.
 
     Raises:
@@ -189,8 +189,8 @@ def join(stores: Sequence[FrameStore]) -> FrameStore:
             for fps, side, known in kinds
         )
         raise DataError(f"data sets of {told} cannot be joined; give them one size and one rate")
-    starts = np.cumsum([0, *(len(store) for store in stores)])
-    ends = [store.episode_offsets[1:] + start for store, start in zip(stores, starts, strict=False)]
+    starts = np.cumsum([0, *(len(store) for store in stores[:-1])])
+    ends = [store.episode_offsets[1:] + start for store, start in zip(stores, starts, strict=True)]
     known = [store.actions for store in stores if store.actions is not None]
     return FrameStore(
         frames=np.concatenate([store.frames for store in stores]),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lapa_core.checkpoint import load_config
-from lapa_core.data.store import FrameStore, join
+from lapa_core.data.store import FrameStore, join_stores
 from lapa_core.errors import DataError
 from lapa_core.evaluate import EvalConfig, evaluate
 from lapa_core.experiment.config import ExperimentConfig
@@ -226,7 +226,7 @@ def run_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
         load_video_set(_at(config, f"data/{part}")).store.subset(range(config.videos))
         for part in domain.split("+")
     ]
-    finetune(recipe, join(stores))
+    finetune(recipe, join_stores(stores))
     where = "default" if arm == "openvla" else domain
     return {"steps": recipe.steps, **_rollouts(config, cell, where)}
 

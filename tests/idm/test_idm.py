@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lapa_core.checkpoint import load_config
-from lapa_core.data.store import FrameStore, join
+from lapa_core.data.store import FrameStore, join_stores
 from lapa_core.errors import CheckpointError, ContractError, DataError
 from lapa_core.idm.checkpoint import load_idm
 from lapa_core.idm.config import IDM_TRAIN, IdmModelConfig, IdmTrainConfig
@@ -100,7 +100,7 @@ def test_videos_get_the_actions_that_are_seen_in_them_and_lose_their_own(trained
 def test_an_episode_of_one_frame_is_left_out(trained):
     model, config = load_idm(trained.checkpoint)
     short = moving_squares(1, seed=1, frames=1, labelled=False)
-    videos = join([moving_squares(2, seed=2, labelled=False), short])
+    videos = join_stores([moving_squares(2, seed=2, labelled=False), short])
     labelled, _ = pseudo_labelled(videos, model, config["gap_s"])
     assert labelled.num_episodes == 2
     with pytest.raises(DataError, match="no pair of frames"):
@@ -165,4 +165,4 @@ def test_bad_input_is_refused(tmp_path, trained):
     with pytest.raises(
         DataError, match="5 Hz at 16 px without actions, 5 Hz at 16 px with actions"
     ):
-        join([store, replace(store, actions=None)])
+        join_stores([store, replace(store, actions=None)])
