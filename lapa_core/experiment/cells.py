@@ -104,6 +104,8 @@ def all_cells(config: ExperimentConfig) -> Iterator[Cell]:
         yield Cell(f"pretrain/{others}/openvla/s{seed}", run_actions, needs, seed=seed)
         for count in config.label_counts:
             yield _finetune(others, "openvla", count, seed)
+    for seed in seeds:
+        for count in config.label_counts:
             for domain in OTHER_ROBOTS:
                 needs = (f"idm/{count}/s{seed}", f"data/{domain}")
                 yield Cell(f"seen/{domain}/{count}/s{seed}", run_seen, needs, count, seed)
@@ -260,8 +262,7 @@ def run_pseudo_actions(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:
     )  # fmt: skip
     store = load_video_set(_at(config, f"data/{domain}")).store.subset(range(config.videos))
     finetune(recipe, store)
-    r2 = _seen_r2(config, domain, load_idm(idm))
-    return {"steps": recipe.steps, "r2_displacement": r2, **_rollouts(config, cell, domain)}
+    return {"steps": recipe.steps, **_rollouts(config, cell, domain)}
 
 
 def run_unipi(config: ExperimentConfig, cell: Cell) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class TabletopWorld:
         # Also runs at exit, before PyOpenGL is torn down: a context freed later makes it complain.
         weakref.finalize(
             self, _close_renderers, self._renderers
-        ).atexit = False  # `open_renderer`'s
+        ).atexit = False  # `open_renderer` closes what is left then
         self._rng = np.random.default_rng(seed)
         joint_of = self.model.joint
         self._arm_qpos = np.array([joint_of(name).qposadr[0] for name in self.arm.joint_names])
