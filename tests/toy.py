@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from lapa_core.data.store import FrameStore
@@ -91,3 +92,21 @@ def write_labels(
     write_whole(folder / shard.name, content)
     write_facts(folder, facts, [hashlib.sha256(content).hexdigest()])
     return folder
+
+
+class Interrupted(Exception):
+    """Somebody presses Ctrl-C in a training."""
+
+
+def die_after_step(patch: pytest.MonkeyPatch, last: int) -> None:
+    """Interrupt every training after a step (counted from 0), when its state has been saved if that was due."""
+    from lapa_core.train.run import TrainingRun
+
+    real = TrainingRun.save
+
+    def save(self: TrainingRun, step: int, *rest: object) -> None:
+        real(self, step, *rest)  # type: ignore[arg-type]
+        if step == last:
+            raise Interrupted
+
+    patch.setattr(TrainingRun, "save", save)

@@ -17,9 +17,9 @@ from lapa_core.idm.pseudo import pseudo_labelled
 from lapa_core.idm.train import measure, train
 from lapa_core.policy import DEFAULT_CHECKPOINT
 from lapa_core.presets import VLA_FINETUNE
-from lapa_core.train.run import TrainingRun
 from lapa_core.vla.config import FinetuneConfig
 from lapa_core.vla.finetune import train as finetune
+from tests.toy import Interrupted, die_after_step
 
 SIDE = 16
 
@@ -107,21 +107,10 @@ def test_an_episode_of_one_frame_is_left_out(trained):
         pseudo_labelled(short, model, config["gap_s"])
 
 
-class Interrupted(Exception):
-    """Somebody presses Ctrl-C."""
-
-
 def test_a_resumed_run_equals_a_straight_one(tmp_path, monkeypatch, trained):
     store, config = moving_squares(60, seed=0), recipe(tmp_path, save_every=60)
-    real_save = TrainingRun.save
-
-    def save_then_die(self, step, *rest):
-        real_save(self, step, *rest)
-        if step == 100:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "save", save_then_die)
+        die_after_step(patch, 100)
         with pytest.raises(Interrupted):
             train(config, store)
     resumed = train(config, store)

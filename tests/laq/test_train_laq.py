@@ -15,8 +15,7 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.train import frames_only, train
 from lapa_core.laq.train_config import LaqTrainConfig
-from lapa_core.train.run import TrainingRun
-from tests.toy import TOY_PATCH, toy_store
+from tests.toy import TOY_PATCH, Interrupted, die_after_step, toy_store
 
 CONV = ConvLaqConfig(width=8, codes=4)
 PATCH = TOY_PATCH
@@ -44,10 +43,6 @@ def losses(run_dir: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
-class Interrupted(Exception):
-    pass
-
-
 EVERYTHING = {
     "labelled": Path("toy"), "gap_range_s": (0.2, 0.8), "shift_px": 2, "crop": 0.1, "light": 0.1, "colour": 0.1,
     "precision": "bf16",
@@ -60,20 +55,11 @@ EVERYTHING = {
     ids=["conv", "patch", "everything", "vq_ema"],
 )
 def test_two_plus_two_steps_equal_four_straight(tmp_path, monkeypatch, model, changes):
-    from lapa_core.train import run as run_module
-
     store, labelled = toy_store(), toy_store(seed=1) if changes else None
     straight = train(config(tmp_path / "straight", model, **changes), store, labelled)
 
-    real_save = run_module.TrainingRun.save
-
-    def save_then_die(self, step, *rest):
-        real_save(self, step, *rest)
-        if step == 1:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.TrainingRun, "save", save_then_die)
+        die_after_step(patch, 1)
         with pytest.raises(Interrupted):
             train(config(tmp_path / "resumed", model, **changes), store, labelled)
     resumed = train(config(tmp_path / "resumed", model, **changes), store, labelled)
@@ -92,15 +78,8 @@ def test_a_resumed_run_of_the_released_network_goes_on_counting_its_codes(tmp_pa
     model = replace(PATCH, compat="release")
     changes = {"steps": 12, "save_every": 8}
     straight = train(config(tmp_path / "straight", model, **changes), toy_store())
-    real_save = TrainingRun.save
-
-    def save_then_die(self, step, *rest):
-        real_save(self, step, *rest)
-        if step == 7:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "save", save_then_die)
+        die_after_step(patch, 7)
         with pytest.raises(Interrupted):
             train(config(tmp_path / "resumed", model, **changes), toy_store())
     resumed = train(config(tmp_path / "resumed", model, **changes), toy_store())

@@ -13,14 +13,13 @@ from PIL import Image
 
 from lapa_core.checkpoint import load_config
 from lapa_core.errors import CheckpointError, ContractError, DataError
-from lapa_core.train.run import TrainingRun
 from lapa_core.unipi.checkpoint import load_video
 from lapa_core.unipi.config import UNIPI_TRAIN, UNIPI_TRAIN_NOTES, VideoConfig
 from lapa_core.unipi.model import VideoDiffusion
 from lapa_core.unipi.train import train
 from lapa_core.unipi.windows import find_windows, load_windows
 from lapa_core.vla.words import Vocabulary
-from tests.toy import toy_store
+from tests.toy import Interrupted, die_after_step, toy_store
 
 CPU = torch.device("cpu")
 SIZES = UNIPI_TRAIN["debug"].model
@@ -31,21 +30,6 @@ class Silent(VideoDiffusion):
 
     def _denoise(self, noisy_BCSS, first_B3SS, told_BD, time_B):
         return torch.zeros_like(noisy_BCSS)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def die_after_second_step(monkeypatch):
-    real = TrainingRun.save
-
-    def save(self, step, *rest):
-        real(self, step, *rest)
-        if step == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(TrainingRun, "save", save)
 
 
 def short(tmp_path, name="run", **changed):
@@ -94,7 +78,7 @@ def test_a_resumed_run_repeats_the_straight_one(tmp_path, monkeypatch):
     straight = train(short(tmp_path, shift_px=1), store)
     half = short(tmp_path, "stopped", shift_px=1, save_every=2)
     with monkeypatch.context() as patch:
-        die_after_second_step(patch)
+        die_after_step(patch, 1)
         with pytest.raises(Interrupted):
             train(half, store)
     resumed = train(half, store)

@@ -20,12 +20,11 @@ from lapa_core.laq.config import ConvLaqConfig
 from lapa_core.laq.conv import ConvLaq
 from lapa_core.laq.labels import LatentLabels
 from lapa_core.policy import Policy
-from lapa_core.train.run import TrainingRun
 from lapa_core.vla import finetune, pretrain, table
 from lapa_core.vla.checkpoint import load_vla
 from lapa_core.vla.config import FinetuneConfig, PretrainConfig, TableConfig, TrunkConfig
 from lapa_core.vla.pretrain_data import check_labels
-from tests.toy import toy_store, write_labels
+from tests.toy import Interrupted, die_after_step, toy_store, write_labels
 
 TRUNK = TrunkConfig(image_px=32, width=8, blocks=1, keypoints=4, text_dim=8, features=16)
 
@@ -59,21 +58,6 @@ def finetune_config(out: Path, init: Path | None, **changes) -> FinetuneConfig:
     return replace(base, **changes)
 
 
-class Interrupted(Exception):
-    pass
-
-
-def die_after_second_step(monkeypatch):
-    real = TrainingRun.save
-
-    def save(self, step, *rest):
-        real(self, step, *rest)
-        if step == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(TrainingRun, "save", save)
-
-
 def metrics(out: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "time"} for row in rows]
@@ -87,7 +71,7 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_pretraining_two_plus_two_equals_four(tmp_path, monkeypatch, store, labels):
     straight = pretrain.train(pretrain_config(tmp_path / "a", labels), store)
     with monkeypatch.context() as patch:
-        die_after_second_step(patch)
+        die_after_step(patch, 1)
         with pytest.raises(Interrupted):
             pretrain.train(pretrain_config(tmp_path / "b", labels), store)
     resumed = pretrain.train(pretrain_config(tmp_path / "b", labels), store)
@@ -99,7 +83,7 @@ def test_finetuning_two_plus_two_equals_four(tmp_path, monkeypatch, store, label
     init = pretrain.train(pretrain_config(tmp_path / "init", labels), store).checkpoint
     straight = finetune.train(finetune_config(tmp_path / "a", init), store)
     with monkeypatch.context() as patch:
-        die_after_second_step(patch)
+        die_after_step(patch, 1)
         with pytest.raises(Interrupted):
             finetune.train(finetune_config(tmp_path / "b", init), store)
     resumed = finetune.train(finetune_config(tmp_path / "b", init), store)
