@@ -43,6 +43,13 @@ _CEILING: dict[str, Any] = {
     "head_steps": 0, "steps": 4000, "learning_rate": 3e-3, "trunk_factor": 1.0, "dropout": 0.0, "temperature": 1.0,
 }  # fmt: skip
 """The small trunk on thousands of labels, true ones or an inverse dynamics model's."""
+_DEBUG_FRESH: dict[str, Any] = {
+    "model": _DEBUG_TRUNK,
+    "head_steps": 0,
+    "steps": 20,
+    "batch_size": 16,
+}
+"""A tiny trunk from nothing, in seconds."""
 
 VLA_PRETRAIN: dict[str, PretrainConfig] = {
     "sim": PretrainConfig(
@@ -152,29 +159,20 @@ VLA_FINETUNE: dict[str, FinetuneConfig] = {
         batch_size=16,
     ),
     "debug_scratch": FinetuneConfig(
+        **_DEBUG_FRESH,
         data=_RECORDED,
         out=Path("outputs/scratch_debug"),
-        model=_DEBUG_TRUNK,
-        head_steps=0,
-        steps=20,
-        batch_size=16,
     ),
     "debug_ceiling": FinetuneConfig(
+        **_DEBUG_FRESH,
         data=_VIDEOS,
         out=Path("outputs/ceiling_debug"),
-        model=_DEBUG_TRUNK,
-        head_steps=0,
-        steps=20,
-        batch_size=16,
     ),
     "debug_vpt": FinetuneConfig(
+        **_DEBUG_FRESH,
         data=_VIDEOS,
         idm=Path("outputs/idm_debug/checkpoint"),
         out=Path("outputs/vpt_debug"),
-        model=_DEBUG_TRUNK,
-        head_steps=0,
-        steps=20,
-        batch_size=16,
     ),
     "lapa_7b": FinetuneConfig(
         **{**_PAPER, **_PAPER_HEAD, "shift_px": 6, "light": 0.2},

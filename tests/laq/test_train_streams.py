@@ -19,7 +19,7 @@ from lapa_core.laq.checkpoint import load_laq
 from lapa_core.laq.train import train
 from lapa_core.laq.train_config import LaqTrainConfig
 from lapa_core.laq.train_data import LaqData
-from tests.toy import TOY_PATCH, toy_store
+from tests.toy import TOY_PATCH, Interrupted, die_after_step, toy_store
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +46,9 @@ def recipe(folder: Path, name: str, out: Path) -> LaqTrainConfig:
 
 @pytest.mark.parametrize("name", ["index", "mixture.yaml"])
 def test_a_stream_trains_and_a_resumed_run_sees_the_same_pairs(folder, tmp_path, monkeypatch, name):
-    from lapa_core.train import run as run_module
-
     straight = train(recipe(folder, name, tmp_path / "straight"))
-
-    class Interrupted(Exception):
-        pass
-
-    save = run_module.TrainingRun.save
-
-    def save_then_die(self, step, *rest):
-        save(self, step, *rest)
-        if step == 1:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.TrainingRun, "save", save_then_die)
+        die_after_step(patch, 1)
         with pytest.raises(Interrupted):
             train(recipe(folder, name, tmp_path / "resumed"))
     resumed = train(recipe(folder, name, tmp_path / "resumed"))
