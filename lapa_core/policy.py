@@ -255,6 +255,24 @@ class Policy:
             close()
 
 
+def refuse_plans(directory: str | Path | None, why: str) -> None:
+    """Refuse, before it is loaded, a policy that executes plans which it made from earlier frames.
+
+    Args:
+        directory: as for `Policy.load`; the policy that ships is none of these.
+        why: what is wrong with that where it shall be used.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        ContractError: it is such a policy.
+    """
+    if directory and load_config(directory).get("decoder") == PLANS:
+        raise ContractError(
+            f"{directory} executes plans that it made from earlier frames, but {why}; `lapa eval` rolls it out in the "
+            "simulator"
+        )
+
+
 def _refuse_of_planner(**settings: object) -> None:
     if given := [name for name, value in settings.items() if value]:
         raise ContractError(

@@ -8,10 +8,8 @@ import logging
 import signal
 import socket
 
-from lapa_core.checkpoint import load_config
-from lapa_core.errors import ContractError
 from lapa_core.listen import listen, place
-from lapa_core.policy import PLANS, Policy
+from lapa_core.policy import Policy, refuse_plans
 from lapa_core.serve.answer import Session
 from lapa_core.serve.batch import Batcher
 from lapa_core.serve.config import ServeConfig
@@ -45,19 +43,10 @@ async def serve_policy(policy: Policy, config: ServeConfig, taken: socket.socket
     batcher.close()
 
 
-def _refuse_plans(config: ServeConfig) -> None:
-    """Refuse a policy whose engine remembers what it executes: clients share the engine."""
-    if config.checkpoint and load_config(config.checkpoint).get("decoder") == PLANS:
-        raise ContractError(
-            f"{config.checkpoint} plans frames and remembers the plan of one robot, a server has many; give its folder "
-            "to the robot's own policy node"
-        )
-
-
 def main(config: ServeConfig) -> None:
     """Serve, and say where."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    _refuse_plans(config)
+    refuse_plans(config.checkpoint, "a server has many clients and would mix their plans")
     config.token()  # before the model is loaded: that may take minutes
     taken = listen(config.host, config.port)
     policy = Policy.load(

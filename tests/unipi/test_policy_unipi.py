@@ -179,5 +179,5 @@ def test_settings_that_it_has_not_are_refused(config):
 
 
 def test_a_plan_of_one_robot_is_not_served_to_many(config):
-    with pytest.raises(ContractError, match="remembers"):
+    with pytest.raises(ContractError, match="would mix their plans"):
         serve(ServeConfig(checkpoint=join(config), port=0))

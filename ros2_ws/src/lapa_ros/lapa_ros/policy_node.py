@@ -20,7 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from lapa_core.errors import ContractError
-from lapa_core.policy import SERVER_SCHEMES, Policy
+from lapa_core.policy import SERVER_SCHEMES, Policy, refuse_plans
 from lapa_core.robot.contract import load_contract
 from lapa_core.serve.config import read_token
 from lapa_ros import images, qos
@@ -156,6 +156,8 @@ class PolicyNode(ManagedNode):
                 params.checkpoint, token=read_token(file), timeout_s=params.server_timeout_s
             )
         os.environ.setdefault("OMP_NUM_THREADS", str(params.num_threads))
+        # After a stop, a hold or a silence such a policy would go on with what it saw before.
+        refuse_plans(params.checkpoint, "what moves an arm must come from what the camera shows")
         policy = Policy.load(params.checkpoint or None)
         import torch  # loaded by the policy; importing it before would slow every other failure
 

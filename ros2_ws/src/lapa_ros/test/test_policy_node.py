@@ -285,3 +285,11 @@ def test_a_checkpoint_that_does_not_fit_fails_configure(ros_domain, checkpoint, 
     )
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     node.destroy_node()
+
+
+def test_a_policy_that_executes_plans_of_earlier_frames_is_refused(ros_domain, tmp_path, capfd):
+    (tmp_path / "config.json").write_text('{"kind": "policy", "decoder": "plan"}')
+    node = PolicyNode(parameter_overrides=[Parameter("checkpoint", value=str(tmp_path))])
+    assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert "must come from what the camera shows" in capfd.readouterr().err
+    node.destroy_node()
