@@ -26,8 +26,10 @@ from lapa_ros.deltas import FRAME, to_command
 from lapa_ros.diagnostics import ERROR, OK, WARN, Health
 from lapa_ros.geometry import to_pose
 from lapa_ros.interbotix_backend import InterbotixBackend
-from lapa_ros.interbotix_link import RosDriverLink
+from lapa_ros.interbotix_link import RosDriverLink, open_topics
+from lapa_ros.interbotix_manipulator import PACKAGE, Manipulator
 from lapa_ros.lifecycle import ManagedNode, run
+from lapa_ros.realtime import take_priority
 from lapa_ros.troubles import Troubles
 
 PARK_SLACK_S = 2.0
@@ -41,6 +43,7 @@ class ArmNode(ManagedNode):
         super().__init__("arm", **kwargs)
         self._logic: ArmLogic | None = None
         self._backend: TopicBackend | None = None
+        self._manipulator: Manipulator | None = None
         self._parks = self._was_stopped = False
 
     def setup(self) -> None:
@@ -152,7 +155,9 @@ class ArmNode(ManagedNode):
         """Forget the arm; a latched stop outlives it."""
         if self._logic is not None:
             self._was_stopped = self._logic.mode is Mode.STOPPED
-        self._logic = self._backend = None
+        if self._manipulator is not None:
+            self._manipulator.close()
+        self._logic = self._backend = self._manipulator = None
 
     def health(self) -> Health:
         """Holding is worth a warning, missing joint states an error."""
@@ -194,8 +199,15 @@ class ArmNode(ManagedNode):
             raise ContractError(
                 "use_sim_time is true; the watchdog of a real arm needs a real clock"
             )
-        link = RosDriverLink(self, self.params.driver_messages)
+        if self.params.driver_package == PACKAGE:
+            self._manipulator = Manipulator(self, self._contract.robot_model)
+            ends = self._manipulator.ends
+        else:
+            ends = open_topics(self, self.params.driver_package)
+        if refused := take_priority(self.params.realtime_priority):
+            self.get_logger().warning(refused)
         has_motors = self.params.driver_has_motors
+        link = RosDriverLink(self, ends)
         return InterbotixBackend(self._contract, link, self.say, has_motors=has_motors)
 
     def _publish_joints(self, names: list[str], positions: list[float]) -> None:

@@ -114,7 +114,7 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
     """
     contract = load_contract(config.contract)
     driver = {"contract": config.contract, "messages": _MESSAGES, "start": "ready"}
-    arm = {"contract": config.contract, "driver_messages": _MESSAGES, "backend": "interbotix"}
+    arm = {"contract": config.contract, "driver_package": _MESSAGES, "backend": "interbotix"}
     with (
         spun(lambda: _Rig(contract)) as rig,
         node_process("lapa_ros.fake_driver.node", driver),

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arm behind Interbotix's X-series driver (`xs_sdk`): set up, streamed to, and watched. No ROS imports here.
 
-It talks to the driver's own topics and services instead of `InterbotixManipulatorXS`, whose constructor blocks and
-spins, and whose calls sleep (facts of the robot, 1.3): here every request is asynchronous, and one thread does all.
-Nothing is sent before the set-up is complete, and a driver that was silent is set up anew.
+Every request is asynchronous, and one thread does all. Nothing is sent before the set-up is complete, and a driver
+that was silent is set up anew.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from lapa_ros.joint_values import joint_values
 SHADOWS = ("shoulder_shadow", "elbow_shadow")
 """The second motors of two joints; the driver's groups leave them out."""
 
+_DURATION, _ACCELERATION = "Profile_Velocity", "Profile_Acceleration"
+"""Registers of a time profile: how long a motion takes, and its acceleration [ms]."""
 _ERROR_BITS = {
     0: "input voltage",
     2: "overheating",
@@ -99,8 +100,8 @@ class InterbotixBackend(TopicBackend):
     """Joint states may differ from the last good ones by this plus what 1.5 times the speed limit explains [rad]."""
     LIMITS_RAD = 0.05
     """The driver's joint limits may differ from ours by this: another model's differ by 0.1 and more [rad]."""
-    GRIPPER_PROFILE_MS = (300, 100)
-    """Duration of a finger motion and of its acceleration [ms]."""
+    GRIPPER_PROFILE_MS: ClassVar = {_DURATION: 300, _ACCELERATION: 100}
+    """Of the fingers [ms]."""
 
     def __init__(
         self,
@@ -126,8 +127,8 @@ class InterbotixBackend(TopicBackend):
         # motors are where they were sent a period later.
         self.lead_s = 1.0 / contract.command_rate_hz
         self._profile_ms = {
-            "Profile_Velocity": round(1250 / contract.command_rate_hz),
-            "Profile_Acceleration": round(500 / contract.command_rate_hz),
+            _DURATION: round(1250 / contract.command_rate_hz),
+            _ACCELERATION: round(500 / contract.command_rate_hz),
         }
         self._link, self._say, self._clock, self._has_motors = link, say, clock, has_motors
         self._guard = GripperGuard()
@@ -180,7 +181,7 @@ class InterbotixBackend(TopicBackend):
         elif self._pending is not None and now_s - self._asked_s > self.ANSWER_S:
             self._fail(f"the driver does not answer {self._asked} within {self.ANSWER_S:g} s")
         elif self._pending is None and now_s >= self._next_s:
-            self._routine = self._look_at_motors() if self._is_set_up else self._set_up()
+            self._routine = self._watch() if self._is_set_up else self._set_up()
             self._advance(None)
 
     def _set_up(self) -> Routine:
@@ -193,20 +194,38 @@ class InterbotixBackend(TopicBackend):
         if not np.isfinite(self._gap_m):
             raise ActionError("no joint states with fingers come from the driver")
         yield from self._look_at_motors()
-        for register, value in self._profile_ms.items():
-            target = {"cmd_type": "group", "name": "arm", "reg": register}
+        yield from self._write_profile("group", "arm", self._profile_ms)
+        gripper = yield self._info("single", GRIPPER)
+        profile_ms = self.GRIPPER_PROFILE_MS
+        if (gripper.mode, gripper.profile_type) != ("linear_position", "time"):
+            yield Request("set_operating_modes", {
+                "cmd_type": "single", "name": GRIPPER, "mode": "linear_position", "profile_type": "time",
+                "profile_velocity": profile_ms[_DURATION], "profile_acceleration": profile_ms[_ACCELERATION],
+            })  # fmt: skip
+        # Also where the driver says that it is so already: a motor that was rebooted has forgotten it.
+        yield from self._write_profile("single", GRIPPER, profile_ms)
+        self._sent_gap_m = float("nan")
+
+    def _write_profile(self, cmd_type: str, name: str, profile_ms: dict[str, int]) -> Routine:
+        for register, value in profile_ms.items():
+            target = {"cmd_type": cmd_type, "name": name, "reg": register}
             yield Request("set_motor_registers", {**target, "value": value})
             written = list((yield Request("get_motor_registers", target)).values)
             if set(written) != {value}:
-                raise ActionError(f"{register} of the arm is {written}; {value} ms was written")
-        gripper = yield self._info("single", GRIPPER)
-        if (gripper.mode, gripper.profile_type) != ("linear_position", "time"):
-            duration_ms, acceleration_ms = self.GRIPPER_PROFILE_MS
-            yield Request("set_operating_modes", {
-                "cmd_type": "single", "name": GRIPPER, "mode": "linear_position", "profile_type": "time",
-                "profile_velocity": duration_ms, "profile_acceleration": acceleration_ms,
-            })  # fmt: skip
-        self._sent_gap_m = float("nan")
+                raise ActionError(f"{register} of {name} is {written}; {value} ms was written")
+
+    def _watch(self) -> Routine:
+        """Look at the motors; one that was rebooted has forgotten its profile, and moves as fast as it can."""
+        yield from self._look_at_motors()
+        if not self._has_motors:
+            return
+        joints = list(self._model.joint_names)
+        duration_ms = yield from self._read(_DURATION, "group", "arm", joints)
+        wanted_ms = self._profile_ms[_DURATION]
+        if others := {name: value for name, value in duration_ms.items() if value != wanted_ms}:
+            raise ActionError(
+                f"{_DURATION} is no longer {wanted_ms} ms but {others}: a motor was rebooted, or somebody else set it"
+            )
 
     def _look_at_motors(self) -> Routine:
         """Read what the motors say of themselves, and who else is there."""
@@ -215,18 +234,19 @@ class InterbotixBackend(TopicBackend):
         if not self._has_motors:
             return
         torque = yield from self._read("Torque_Enable", "group", "all", self._motors)
-        if limp := [name for name, value in torque.items() if not value]:
-            raise ActionError(
-                f"no torque on {', '.join(limp)}; support the arm, then switch it on: the driver's `torque_enable`"
-            )
         errors = yield from self._read("Hardware_Error_Status", "group", "all", self._motors)
         for shadow in SHADOWS:
             errors |= yield from self._read("Hardware_Error_Status", "single", shadow, [shadow])
+        # Before the torque: a motor with an error has none, and gets none before it is rebooted.
         if faults := [
             f"{name}: {describe_error(value)}" for name, value in errors.items() if value
         ]:
             raise ActionError(
                 f"{', '.join(faults)}; support the arm, then reboot the motor: the driver's `reboot_motors`"
+            )
+        if limp := [name for name, value in torque.items() if not value]:
+            raise ActionError(
+                f"no torque on {', '.join(limp)}; support the arm, then switch it on: the driver's `torque_enable`"
             )
 
     def _read(

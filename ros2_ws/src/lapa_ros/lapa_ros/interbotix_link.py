@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from rclpy.client import Client
 from rclpy.lifecycle import LifecycleNode
@@ -14,21 +15,36 @@ from lapa_core.errors import ActionError, SetupError
 from lapa_ros import qos
 from lapa_ros.interbotix_backend import Answer
 
-_PUBLISHERS = {
-    "joint_states": (1, "publish joint states"),
-    "commands/joint_group": (1, "command the arm"),
-    "commands/joint_single": (1, "command single joints"),
-    "commands/joint_trajectory": (0, "send trajectories"),
+_TOPICS = {
+    "joint_states": "publish joint states",
+    "commands/joint_group": "command the arm",
+    "commands/joint_single": "command single joints",
+    "commands/joint_trajectory": "send trajectories",
 }
-"""Topic -> how many may publish it, the driver or this node, and what they do."""
+"""Topic -> what those do who publish it; only one may, the driver or this process."""
 SERVICES = {
     "get_robot_info": "RobotInfo",
     "set_operating_modes": "OperatingModes",
+    "set_motor_pid_gains": "MotorGains",
     "get_motor_registers": "RegisterValues",
     "set_motor_registers": "RegisterValues",
     "torque_enable": "TorqueEnable",
+    "reboot_motors": "Reboot",
 }
 """Service -> its type."""
+
+
+class DriverEnds(NamedTuple):
+    """This process's ends of the driver's topics and services."""
+
+    write_group: Callable[[str, list[float]], None]
+    """Publishes positions of a group [rad]."""
+    write_single: Callable[[str, float], None]
+    """Publishes the position of a joint [rad], of the gripper its gap [m]."""
+    clients: dict[str, Client]
+    """By the name of the service."""
+    sends_trajectories: bool
+    """Whether this process has a publisher of trajectories too."""
 
 
 def load_interfaces(package: str) -> tuple[ModuleType, ModuleType]:
@@ -43,30 +59,39 @@ def load_interfaces(package: str) -> tuple[ModuleType, ModuleType]:
         raise SetupError(
             f"the message package {package} is not installed. For an arm: build github.com/Interbotix/"
             "interbotix_ros_core (branch humble or jazzy) in a workspace and source it. For the fake driver: "
-            "build this workspace (`make setup`) and set driver_messages to lapa_xs_msgs"
+            "build this workspace (`make setup`) and set driver_package to lapa_xs_msgs"
         ) from error
 
 
-class RosDriverLink:
-    """A `DriverLink` on an arm node's publishers and clients, which the node destroys when it is cleaned up."""
+def open_topics(node: LifecycleNode, package: str) -> DriverEnds:
+    """Talk to the driver with the messages of `package`; the node owns the ends.
 
-    def __init__(self, node: LifecycleNode, package: str):
-        messages, services = load_interfaces(package)
-        self._node = node
-        self._group_type, self._single_type = (
-            messages.JointGroupCommand,
-            messages.JointSingleCommand,
-        )
-        self._arm = node.create_lifecycle_publisher(
-            self._group_type, "commands/joint_group", qos.JOINT_COMMANDS
-        )
-        self._gripper = node.create_lifecycle_publisher(
-            self._single_type, "commands/joint_single", qos.JOINT_COMMANDS
-        )
-        self._types = {name: getattr(services, kind) for name, kind in SERVICES.items()}
-        self._clients: dict[str, Client] = {
-            name: node.create_client(kind, name) for name, kind in self._types.items()
-        }
+    Raises:
+        SetupError: they are not installed.
+    """
+    messages, services = load_interfaces(package)
+    group = node.create_lifecycle_publisher(
+        messages.JointGroupCommand, "commands/joint_group", qos.JOINT_COMMANDS
+    )
+    single = node.create_lifecycle_publisher(
+        messages.JointSingleCommand, "commands/joint_single", qos.JOINT_COMMANDS
+    )
+    return DriverEnds(
+        lambda name, values: group.publish(messages.JointGroupCommand(name=name, cmd=values)),
+        lambda name, value: single.publish(messages.JointSingleCommand(name=name, cmd=value)),
+        {
+            name: node.create_client(getattr(services, kind), name)
+            for name, kind in SERVICES.items()
+        },
+        sends_trajectories=False,
+    )
+
+
+class RosDriverLink:
+    """A `DriverLink` on such ends; `node` looks into the graph."""
+
+    def __init__(self, node: LifecycleNode, ends: DriverEnds):
+        self._node, self._ends = node, ends
 
     def ask(self, service: str, fields: dict[str, Any]) -> Answer:
         """Send a request.
@@ -74,16 +99,17 @@ class RosDriverLink:
         Raises:
             ActionError: the service is not there.
         """
-        client = self._clients[service]
+        client = self._ends.clients[service]
         if not client.service_is_ready():
             raise ActionError(
                 f"the driver's service {client.srv_name} is not there; start xsarm_control with this robot_name"
             )
-        return client.call_async(self._types[service].Request(**fields))
+        return client.call_async(cast(Any, client.srv_type).Request(**fields))
 
     def others(self) -> str:
         """Return who else commands the arm or publishes its joint states, or ""."""
-        for topic, (allowed, what) in _PUBLISHERS.items():
+        for topic, what in _TOPICS.items():
+            allowed = int(self._ends.sends_trajectories or not topic.endswith("joint_trajectory"))
             name = self._node.resolve_topic_name(topic)
             if (count := self._node.count_publishers(name)) > allowed:
                 may = "only one may" if allowed else "none may"
@@ -92,8 +118,8 @@ class RosDriverLink:
 
     def command_arm(self, joints_rad: list[float]) -> None:
         """Publish six joint positions [rad]."""
-        self._arm.publish(self._group_type(name="arm", cmd=joints_rad))
+        self._ends.write_group("arm", joints_rad)
 
     def command_gripper(self, gap_m: float) -> None:
         """Publish the gap of the fingers [m]."""
-        self._gripper.publish(self._single_type(name="gripper", cmd=gap_m))
+        self._ends.write_single("gripper", gap_m)

@@ -15,6 +15,8 @@ Params = TypeVar("Params")
 
 DRIVER_MESSAGES = ("interbotix_xs_msgs", "lapa_xs_msgs")
 """Packages with the Interbotix driver's interfaces: its own, and ours with the same fields, for the fake driver."""
+DRIVER_PACKAGES = ("interbotix_xs_modules", *DRIVER_MESSAGES)
+"""What the arm node can talk to the driver through: Interbotix's Python API, or the topics themselves."""
 
 
 def param(
@@ -80,13 +82,19 @@ class ArmParams:
     backend: str = param(
         "sim", "What the joint targets go to.", choices=("sim", "interbotix", "dry_run")
     )
-    driver_messages: str = param(
-        "interbotix_xs_msgs",
-        "Interfaces of the interbotix backend's driver; the fake driver speaks lapa_xs_msgs.",
-        choices=DRIVER_MESSAGES,
+    driver_package: str = param(
+        "interbotix_xs_modules",
+        "Way to the interbotix backend's driver: Interbotix's Python API, or bare messages.",
+        choices=DRIVER_PACKAGES,
     )
     driver_has_motors: bool = param(
         True, "False for Interbotix's xs_sdk_sim: faults and torque of its motors cannot be read."
+    )
+    realtime_priority: int = param(
+        10,
+        "Priority of the interbotix backend under SCHED_FIFO where the system allows it; 0 is none.",
+        low=0,
+        high=49,
     )
     sources: list[str] = param(
         ["operator", "policy"],

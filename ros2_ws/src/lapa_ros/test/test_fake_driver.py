@@ -15,7 +15,7 @@ from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.arm_node import ArmNode
 from lapa_ros.deltas import to_message
-from lapa_ros.interbotix_link import RosDriverLink, load_interfaces
+from lapa_ros.interbotix_link import RosDriverLink, load_interfaces, open_topics
 from lapa_ros.remote import GraphError, call
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
@@ -38,6 +38,11 @@ FIELDS = {
     },
     ("srv", "RegisterValues"): {"cmd_type": "string", "name": "string", "reg": "string", "value": "int32"},
     ("srv", "RobotInfo"): {"cmd_type": "string", "name": "string"},
+    ("srv", "Reboot"): {"cmd_type": "string", "name": "string", "enable": "boolean", "smart_reboot": "boolean"},
+    ("srv", "MotorGains"): {
+        "cmd_type": "string", "name": "string", "kp_pos": "int32", "ki_pos": "int32", "kd_pos": "int32",
+        "k1": "int32", "k2": "int32", "kp_vel": "int32", "ki_vel": "int32",
+    },
 }  # fmt: skip
 """Of interbotix_xs_msgs, humble and jazzy."""
 JOINT_STATE_AGE_S = 0.4
@@ -153,8 +158,9 @@ class Person:
 
 @pytest.fixture
 def arm(spinner, contract_file):
-    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": contract_file,
-                 "max_command_age_s": 0.5, "move_speed_rad_s": 1.5}  # fmt: skip
+    overrides = {"backend": "interbotix", "driver_package": "lapa_xs_msgs", "contract": contract_file,
+                 "max_command_age_s": 0.5, "move_speed_rad_s": 1.5,
+                 "realtime_priority": 0}  # fmt: skip
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
     )
@@ -236,6 +242,25 @@ def test_a_motor_fault_stops_the_arm(person, fault, limit_s):
         assert took_s < limit_s
 
 
+def test_an_overloaded_motor_is_rebooted_and_the_arm_goes_on_when_a_person_clears(person):
+    """What docs/safety.md tells a person to do."""
+    _, services = load_interfaces("lapa_xs_msgs")
+    with driver(start="ready"):
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.inject("overload elbow")
+        person.wait_mode(ArmState.MODE_STOPPED)
+        assert "elbow: overload" in person.states[-1].reason
+        reboot = person.node.create_client(services.Reboot, "reboot_motors")
+        assert reboot.wait_for_service(10.0)
+        everything = {"cmd_type": "group", "name": "all", "enable": True, "smart_reboot": True}
+        reboot.call(services.Reboot.Request(**everything), timeout_sec=5.0)
+        person._spinner.wait(lambda: _try(person.call, "clear"), "the set-up", 10.0)
+        person.call("ready")
+        person.wait_mode(ArmState.MODE_READYING)
+        person.wait_mode(ArmState.MODE_HOLDING)
+        person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
+
+
 def test_somebody_else_who_commands_the_arm_stops_it(person):
     messages, _ = load_interfaces("lapa_xs_msgs")
     with driver(start="ready"):
@@ -251,7 +276,7 @@ def test_whoever_else_can_move_the_arm_or_speak_for_it_is_seen(spinner):
     """Regression pinned: the driver also moves joints by `joint_single` and `joint_trajectory`."""
     messages, _ = load_interfaces("lapa_xs_msgs")
     node, somebody = spinner.add(LifecycleNode("commander")), spinner.add(Node("somebody"))
-    link = RosDriverLink(node, "lapa_xs_msgs")
+    link = RosDriverLink(node, open_topics(node, "lapa_xs_msgs"))
     somebody.create_publisher(JointState, "joint_states", qos.JOINT_STATES)  # the driver
     spinner.wait(lambda: node.count_publishers("joint_states"), "the driver")
     assert link.others() == ""
@@ -282,7 +307,7 @@ def test_without_the_drivers_messages_the_backend_says_what_to_install(
 
 
 def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
-    overrides = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "use_sim_time": True}
+    overrides = {"backend": "interbotix", "use_sim_time": True}
     node = ArmNode(
         parameter_overrides=[Parameter(key, value=value) for key, value in overrides.items()]
     )
@@ -294,7 +319,7 @@ def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
 @contextmanager
 def arm_process(contract_file, *, speed_rad_s=1.2, park=False):
     """The arm node in a process of its own; its log is a pipe."""
-    params = {"backend": "interbotix", "driver_messages": "lapa_xs_msgs", "contract": contract_file,
+    params = {"backend": "interbotix", "driver_package": "lapa_xs_msgs", "contract": contract_file,
               "move_speed_rad_s": speed_rad_s, "park_on_shutdown": str(park).lower()}  # fmt: skip
     given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
     process = subprocess.Popen([sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", *given])

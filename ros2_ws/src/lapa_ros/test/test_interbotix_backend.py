@@ -151,7 +151,7 @@ def two_publishers(rig):
         (half_a_robot_description, "knows no joint limits"),
         (pwm_arm, "the driver cuts the torque to do it"),
         (limp, "no torque on waist, shoulder"),
-        (overloaded, "elbow"),
+        (overloaded, "elbow: overload"),
         (two_publishers, "only one may"),
     ],
 )
@@ -171,7 +171,7 @@ def test_an_arm_that_is_not_as_it_must_be_is_not_moved(clock, fault, words):
 @pytest.mark.parametrize(
     ("fault", "words", "limit_s"),
     [
-        ("overload elbow", "elbow", 1.3),
+        ("overload elbow", "elbow: overload", 1.3),
         ("limp", "no torque on", 1.3),
         ("dead_bus", "cannot read", 1.6),
     ],
@@ -201,6 +201,38 @@ def test_a_fault_of_the_motors_stops_the_arm_and_is_latched(rig, fault, words, l
     rig.logic.clear(rig.clock())
     rig.run(0.02)
     assert rig.command() or "~/ready" in rig.logic.last_refusal
+
+
+@pytest.mark.parametrize(
+    ("motor", "on", "words"),
+    [
+        ("waist", True, "Profile_Velocity is no longer 25 ms"),
+        ("elbow", False, "no torque on elbow"),
+    ],
+)
+def test_a_motor_that_was_rebooted_stops_the_arm_and_is_set_up_anew(rig, motor, on, words):
+    """It has forgotten its profile, and would go to every target as fast as it can."""
+    rig.steps(3)
+    rig.arm.reboot([motor], on=on, only_failed=False)
+    took_s = rig.run(3.0, until=lambda: words in rig.logic.reason)
+    assert took_s <= rig.backend.POLL_S + 0.3
+    assert rig.logic.mode is Mode.STOPPED
+    rig.arm.set_torque([motor], True)
+    rig.run(3.0)
+    assert rig.arm.read(["waist"], "Profile_Velocity") == [25]
+    rig.logic.clear(rig.clock())
+    rig.run(0.02)
+    assert rig.command() or "~/ready" in rig.logic.last_refusal
+
+
+def test_fingers_that_were_rebooted_get_their_profile_back(rig):
+    """The driver goes on to say `linear_position`, which is what it set once."""
+    rig.arm.reboot(["gripper"], on=False, only_failed=False)
+    rig.run(2.0, until=lambda: rig.logic.mode is Mode.STOPPED)
+    assert rig.arm.read(["gripper"], "Profile_Velocity") == [0]
+    rig.arm.set_torque(["gripper"], True)
+    rig.run(3.0)
+    assert rig.arm.read(["gripper"], "Profile_Velocity") == [300]
 
 
 def test_one_reading_that_fails_is_no_fault_and_two_are(rig):

@@ -97,6 +97,16 @@ class FakeArm:
         for name in names:
             self.motors[name].set_torque(on)
 
+    def reboot(self, names: list[str], *, on: bool, only_failed: bool) -> None:
+        """Reboot motors, all or those with an error; they let go meanwhile."""
+        if self.dead_bus:
+            return
+        for name in names:
+            motor = self.motors[name]
+            if motor.registers["Hardware_Error_Status"] or not only_failed:
+                self.torque_cuts += name != GRIPPER
+                motor.reboot(on=on)
+
     def step(self, now_s: float, dt_s: float) -> None:
         """Move every motor for `dt_s` up to `now_s`; on a dead bus what they do is not seen: they stand still."""
         if not self.dead_bus:

@@ -19,7 +19,7 @@ class FakeMotor:
 
     Attributes:
         position: where it is.
-        registers: Torque_Enable, Hardware_Error_Status, Profile_Velocity [ms], Profile_Acceleration [ms].
+        registers: Torque_Enable, Hardware_Error_Status, Profile_Velocity [ms], Profile_Acceleration [ms], gains.
         stuck: whether something blocks it.
         refusals: goals that it did not take: outside its limits, or without torque.
     """
@@ -55,6 +55,15 @@ class FakeMotor:
         """Set error bits; the motor lets go, as its Shutdown register says."""
         self.registers["Hardware_Error_Status"] |= bits
         self.set_torque(False)
+
+    def reboot(self, *, on: bool) -> None:
+        """Forget errors and profile; hold afterwards or not."""
+        self.registers |= {
+            "Hardware_Error_Status": 0,
+            "Profile_Velocity": 0,
+            "Profile_Acceleration": 0,
+        }
+        self.set_torque(on)
 
     def step(self, now_s: float, dt_s: float) -> None:
         """Move for `dt_s` up to `now_s`."""

@@ -24,6 +24,12 @@ from lapa_ros.fake_driver.arm import GRIPPER, MOTOR_IDS, FakeArm
 from lapa_ros.interbotix_link import SERVICES, load_interfaces
 from lapa_ros.params import DRIVER_MESSAGES, declare, param
 
+_GAINS = {
+    "kp_pos": "Position_P_Gain", "ki_pos": "Position_I_Gain", "kd_pos": "Position_D_Gain",
+    "k1": "Feedforward_1st_Gain", "k2": "Feedforward_2nd_Gain",
+    "kp_vel": "Velocity_P_Gain", "ki_vel": "Velocity_I_Gain",
+}  # fmt: skip
+"""Field of a request -> register."""
 RATE_HZ = 100.0
 """Of joint states, as the driver's [Hz]."""
 
@@ -148,6 +154,21 @@ class FakeDriverNode(Node):
 
     def _set_motor_registers(self, request: Any, response: Any) -> Any:
         self.arm.write(self.arm.names(request.cmd_type, request.name), request.reg, request.value)
+        return response
+
+    def _set_motor_pid_gains(self, request: Any, response: Any) -> Any:
+        names = self.arm.names(request.cmd_type, request.name)
+        for field, register in _GAINS.items():
+            self.arm.write(names, register, getattr(request, field))
+        return response
+
+    def _reboot_motors(self, request: Any, response: Any) -> Any:
+        single = request.cmd_type == "single"
+        self.arm.reboot(
+            self.arm.names(request.cmd_type, request.name),
+            on=request.enable,
+            only_failed=request.smart_reboot and not single,
+        )
         return response
 
     def _torque_enable(self, request: Any, response: Any) -> Any:
