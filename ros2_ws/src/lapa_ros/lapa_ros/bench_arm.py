@@ -8,6 +8,7 @@ its own.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -28,11 +29,12 @@ from lapa_ros import qos
 from lapa_ros.bench_graph import node_process, spun
 from lapa_ros.deltas import to_message
 from lapa_ros.interbotix_link import load_interfaces
+from lapa_ros.params import DRIVER_MESSAGES, DRIVER_PACKAGES
+from lapa_ros.realtime import take_priority
 from lapa_ros.remote import GraphError, wait_until
 
 _STEP_M = 0.01
 """Length of a delta; they go to and fro, sideways, which turns the waist [m]."""
-_MESSAGES = "lapa_xs_msgs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,22 @@ class BenchArmConfig:
     """Robot contract, a name or a path; says the control and the command rate."""
     deltas: int = 200
     """Deltas to send."""
+    driver_package: str = "lapa_xs_msgs"
+    """As the arm node's: its way to the fake driver. The other ways are Interbotix's, and must be installed."""
+    realtime_priority: int = 10
+    """As the arm node's; this process, which tells the time, takes it too. 0 is none."""
 
     def __post_init__(self) -> None:
+        if self.driver_package not in DRIVER_PACKAGES:
+            raise ContractError(
+                f"driver_package is {self.driver_package!r}; allowed are {', '.join(DRIVER_PACKAGES)}"
+            )
         if self.deltas < 10:
             raise ContractError(f"deltas is {self.deltas}; at least 10 are needed")
+
+    def messages(self) -> str:
+        """Return the package of the driver's messages."""
+        return self.driver_package if self.driver_package in DRIVER_MESSAGES else DRIVER_MESSAGES[0]
 
 
 class _Rig(Node):
@@ -58,7 +72,7 @@ class _Rig(Node):
         waist: times [s] and measured positions [rad] of the waist.
     """
 
-    def __init__(self, contract: RobotContract):
+    def __init__(self, contract: RobotContract, package: str):
         super().__init__("bench_arm")
         self._contract = contract
         self.state: ArmState | None = None
@@ -67,7 +81,7 @@ class _Rig(Node):
         self._target: list[float] | None = None
         self._waits_for: list[float] | None = None
         self._deltas = self.create_publisher(DeltaMsg, "delta", qos.DELTA)
-        messages, _ = load_interfaces(_MESSAGES)
+        messages, _ = load_interfaces(package)
         self.create_subscription(
             messages.JointGroupCommand, "commands/joint_group", self._on_command, qos.JOINT_STATES
         )
@@ -113,15 +127,22 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
         GraphError: the arm node does not hold, a delta is not answered by a joint command, or joint states pause.
     """
     contract = load_contract(config.contract)
-    driver = {"contract": config.contract, "messages": _MESSAGES, "start": "ready"}
-    arm = {"contract": config.contract, "driver_package": _MESSAGES, "backend": "interbotix"}
+    driver = {"contract": config.contract, "messages": config.messages(), "start": "ready"}
+    arm = {
+        "contract": config.contract,
+        "driver_package": config.driver_package,
+        "backend": "interbotix",
+        "realtime_priority": str(config.realtime_priority),
+    }
     with (
-        spun(lambda: _Rig(contract)) as rig,
+        spun(lambda: _Rig(contract, config.messages())) as rig,
         node_process("lapa_ros.fake_driver.node", driver),
         node_process("lapa_ros.arm_node", arm),
     ):
+        if refused := take_priority(config.realtime_priority):
+            print(f"warning: {refused}", file=sys.stderr)
         sent_s, command_s = _send_deltas(rig, contract, config.deltas)
-        refused = rig.state.refused if rig.state is not None else -1
+        num_refused = rig.state.refused if rig.state is not None else -1
     half_way_s = _half_way(np.array(rig.waist), sent_s)
     return {
         "bench": "arm",
@@ -129,7 +150,7 @@ def measure(config: BenchArmConfig) -> dict[str, Any]:
         "command_rate_hz": contract.command_rate_hz,
         "interpolation_ms": 1e3 * contract.interpolation_s,
         "deltas": len(sent_s),
-        "refused": int(refused),
+        "refused": int(num_refused),
         "command_ms": _figures(command_s - sent_s),
         "half_way_ms": _figures(half_way_s - sent_s[:-1]),
     }

@@ -80,18 +80,16 @@ class Manipulator:
         while missing := self._missing():
             if time.monotonic() > end_s:
                 raise SetupError(
-                    f"no driver: {', '.join(missing)} not there after {self.LIMIT_S:g} s; start xsarm_control with "
-                    "this robot_name first"
+                    f"no driver in {self._node.get_namespace()}: {', '.join(missing)} not there after "
+                    f"{self.LIMIT_S:g} s; start xsarm_control with this robot_name first"
                 )
             time.sleep(0.1)
 
     def _missing(self) -> list[str]:
         there = {name for name, _ in self._node.get_service_names_and_types()}
-        services = [self._node.resolve_service_name(name) for name in SERVICES]
-        missing = [name for name in services if name not in there]
-        joint_states = self._node.resolve_topic_name("joint_states")
-        if not self._node.count_publishers(joint_states):
-            missing.append(joint_states)
+        missing = [name for name in SERVICES if self._node.resolve_service_name(name) not in there]
+        if not self._node.count_publishers(self._node.resolve_topic_name("joint_states")):
+            missing.append("joint_states")
         return missing
 
     def _build(self, manipulator_class: Any, robot_model: str) -> Any:

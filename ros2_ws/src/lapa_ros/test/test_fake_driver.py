@@ -3,30 +3,22 @@
 
 import importlib.util
 import signal
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from driver_tools import Person, arm_process, attempt, driver, patient_contract
 from lapa_msgs.msg import ArmState
-from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.arm_node import ArmNode
-from lapa_ros.deltas import to_message
 from lapa_ros.interbotix_link import RosDriverLink, load_interfaces, open_topics
-from lapa_ros.remote import GraphError, call
+from lapa_ros.remote import GraphError
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
-
-from lapa_core.actions.delta import EndEffectorDelta
-from lapa_core.paths import config_dir
-from lapa_core.robot.contract import load_contract
 
 FIELDS = {
     ("msg", "JointGroupCommand"): {"name": "string", "cmd": "sequence<float>"},
@@ -45,7 +37,6 @@ FIELDS = {
     },
 }  # fmt: skip
 """Of interbotix_xs_msgs, humble and jazzy."""
-JOINT_STATE_AGE_S = 0.4
 
 
 @pytest.mark.parametrize(
@@ -76,84 +67,7 @@ def test_the_interfaces_have_the_drivers_fields(package):
 
 @pytest.fixture(scope="module")
 def contract_file(tmp_path_factory):
-    """The contract wx250s but for one limit: on a machine that is busy with other tests, joint states may be late."""
-    text = (config_dir() / "robots/wx250s.yaml").read_text()
-    text = text.replace(
-        "max_joint_state_age_s: 0.1 ", f"max_joint_state_age_s: {JOINT_STATE_AGE_S} "
-    )
-    path = tmp_path_factory.mktemp("contract") / "wx250s.yaml"
-    path.write_text(text)
-    assert load_contract(str(path)).max_joint_state_age_s == JOINT_STATE_AGE_S
-    return str(path)
-
-
-@contextmanager
-def driver(**params):
-    """The fake driver in a process of its own."""
-    given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lapa_ros.fake_driver.node", "--ros-args", *given]
-    )
-    try:
-        yield process
-    finally:  # so that it takes leave: a participant that is killed is counted for 20 s more
-        process.send_signal(signal.SIGINT)
-        process.wait(10.0)
-
-
-class Person:
-    """Watches the arm and the driver, commands, calls services, breaks things."""
-
-    def __init__(self, spinner, contract_file):
-        self._spinner = spinner
-        self.contract = load_contract(contract_file)
-        self.node = spinner.add(Node("person"))
-        self.states, self.joints = [], []
-        self.node.create_subscription(ArmState, "arm_state", self.states.append, qos.STATE)
-        self.node.create_subscription(
-            JointState, "joint_states", self.joints.append, qos.JOINT_STATES
-        )
-        self._delta = self.node.create_publisher(DeltaMsg, "delta", qos.DELTA)
-        self._fault = self.node.create_publisher(String, "fake_fault", qos.EVENTS)
-        self._sequence = 0
-
-    def now_s(self):
-        return self.node.get_clock().now().nanoseconds * 1e-9
-
-    def send(self, x=0.01, source="policy"):
-        self._sequence += 1
-        delta = EndEffectorDelta.from_array((x, 0, 0, 0, 0, 0, 1.0))
-        self._delta.publish(to_message(
-            delta, source=source, sequence=self._sequence, stamp_s=self.now_s(), observation_s=None,
-            contract_hash=self.contract.hash,
-        ))  # fmt: skip
-
-    def stream(self, condition, what, limit_s=10.0, x=0.01):
-        """Command at the contract's rate, back and forth, until a condition; return how long that took [s]."""
-        begun_s, next_s, sign = time.monotonic(), 0.0, 1
-        while not condition():
-            now_s = time.monotonic()
-            assert now_s - begun_s < limit_s, f"waited {limit_s} s for {what}"
-            if now_s >= next_s:
-                self.send(sign * x)
-                next_s, sign = now_s + 0.2, -sign
-            time.sleep(0.005)
-        return time.monotonic() - begun_s
-
-    def inject(self, fault):
-        self._spinner.wait(self._fault.get_subscription_count, "the driver")
-        self._fault.publish(String(data=fault))
-
-    def call(self, name):
-        client = self.node.create_client(Trigger, f"arm/{name}")
-        assert client.wait_for_service(10.0)
-        return call(client, Trigger.Request())
-
-    def mode(self):
-        return self.states[-1].mode if self.states else None
-
-    def wait_mode(self, mode, limit_s=15.0):
-        self._spinner.wait(lambda: self.mode() == mode, f"mode {mode}", limit_s)
+    return patient_contract(tmp_path_factory.mktemp("contract"))
 
 
 @pytest.fixture
@@ -181,9 +95,7 @@ def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
             person.contract.arm.sleep_rad, abs=1e-3
         )
         person.send()
-        person._spinner.wait(
-            lambda: "call ~/ready first" in person.states[-1].last_refusal, "a refusal"
-        )
+        person.wait(lambda: "call ~/ready first" in person.states[-1].last_refusal, "a refusal")
         person.call("ready")
         person.wait_mode(ArmState.MODE_READYING)
         person.wait_mode(ArmState.MODE_HOLDING)
@@ -191,7 +103,7 @@ def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
         for _ in range(5):
             person.send()
             time.sleep(0.2)
-        person._spinner.wait(
+        person.wait(
             lambda: abs(person.states[-1].measured_pose.position.x - before_m - 0.05) < 3e-3,
             "five steps",
         )
@@ -202,7 +114,7 @@ def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
         person.call("release")
         assert person.mode() == ArmState.MODE_PARKED
         person.call("release")
-        person._spinner.wait(lambda: person.mode() not in (None, ArmState.MODE_PARKED), "limp")
+        person.wait(lambda: person.mode() not in (None, ArmState.MODE_PARKED), "limp")
 
 
 def test_a_driver_that_is_started_again_is_not_moved_until_a_person_clears(person):
@@ -214,21 +126,13 @@ def test_a_driver_that_is_started_again_is_not_moved_until_a_person_clears(perso
         person.wait_mode(ArmState.MODE_STOPPED)
     person.joints.clear()
     with driver(start="ready"):
-        person._spinner.wait(lambda: len(person.joints) > 100, "joint states")
+        person.wait(lambda: len(person.joints) > 100, "joint states")
         where_rad = np.array(person.joints[-1].position[:6])
         person.stream(lambda: len(person.joints) > 300, "two seconds")
         assert person.mode() == ArmState.MODE_STOPPED
         np.testing.assert_allclose(person.joints[-1].position[:6], where_rad, atol=1e-6)
-        person._spinner.wait(lambda: _try(person.call, "clear"), "the set-up", 10.0)
+        person.wait(lambda: attempt(person.call, "clear"), "the set-up", 10.0)
         person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
-
-
-def _try(act, *arguments):
-    try:
-        return act(*arguments)
-    except GraphError:
-        time.sleep(0.3)
-        return None
 
 
 @pytest.mark.parametrize(("fault", "limit_s"), [("overload elbow", 1.6), ("dead_bus", 1.9)])
@@ -254,7 +158,7 @@ def test_an_overloaded_motor_is_rebooted_and_the_arm_goes_on_when_a_person_clear
         assert reboot.wait_for_service(10.0)
         everything = {"cmd_type": "group", "name": "all", "enable": True, "smart_reboot": True}
         reboot.call(services.Reboot.Request(**everything), timeout_sec=5.0)
-        person._spinner.wait(lambda: _try(person.call, "clear"), "the set-up", 10.0)
+        person.wait(lambda: attempt(person.call, "clear"), "the set-up", 10.0)
         person.call("ready")
         person.wait_mode(ArmState.MODE_READYING)
         person.wait_mode(ArmState.MODE_HOLDING)
@@ -316,20 +220,6 @@ def test_a_real_arm_refuses_simulated_time(ros_domain, capfd):
     node.destroy_node()
 
 
-@contextmanager
-def arm_process(contract_file, *, speed_rad_s=1.2, park=False):
-    """The arm node in a process of its own; its log is a pipe."""
-    params = {"backend": "interbotix", "driver_package": "lapa_xs_msgs", "contract": contract_file,
-              "move_speed_rad_s": speed_rad_s, "park_on_shutdown": str(park).lower()}  # fmt: skip
-    given = [item for key, value in params.items() for item in ("-p", f"{key}:={value}")]
-    process = subprocess.Popen([sys.executable, "-m", "lapa_ros.arm_node", "--ros-args", *given])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def still(person, moving_rad=2e-4):
     """Return whether the joints have not moved over the newest 0.1 s."""
     joints_rad = np.array([message.position[:6] for message in person.joints[-10:]])
@@ -382,9 +272,7 @@ def test_a_person_who_takes_over_has_the_arm_at_once(person):
         person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
         begun_s = time.monotonic()
         person.send(0.02, source="operator")
-        person._spinner.wait(
-            lambda: person.states[-1].last_applied_source == "operator", "the takeover"
-        )
+        person.wait(lambda: person.states[-1].last_applied_source == "operator", "the takeover")
         took_s = time.monotonic() - begun_s
         refused = person.states[-1].refused
         person.stream(lambda: person.states[-1].refused >= refused + 3, "refusals")
@@ -403,7 +291,7 @@ def test_a_stuck_joint_stops_the_arm_where_it_is(person):
         begun_s = time.monotonic()
         person.wait_mode(ArmState.MODE_STOPPED)
         took_s = time.monotonic() - begun_s
-        person._spinner.wait(
+        person.wait(
             lambda: np.abs(np.subtract(person.states[-1].commanded_joints, person.states[-1].measured_joints)).max()
             < 0.02, "targets where the arm is"
         )  # fmt: skip
