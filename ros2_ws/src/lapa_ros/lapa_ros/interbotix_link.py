@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 from lapa_core.errors import ActionError, SetupError
 from lapa_ros import qos
 from lapa_ros.interbotix_backend import Answer
+from lapa_ros.params import DRIVER_MESSAGES
 
 _TOPICS = {
     "joint_states": "publish joint states",
@@ -45,6 +46,12 @@ class DriverEnds(NamedTuple):
     """By the name of the service."""
     sends_trajectories: bool
     """Whether this process has a publisher of trajectories too."""
+
+
+def messages_here() -> str:
+    """Return which of `lapa_ros.params.DRIVER_MESSAGES` there is: Interbotix's where it is installed, or ours."""
+    theirs, ours = DRIVER_MESSAGES
+    return theirs if importlib.util.find_spec(theirs) else ours
 
 
 def load_interfaces(package: str) -> tuple[ModuleType, ModuleType]:

@@ -11,6 +11,7 @@ from lapa_msgs.msg import ArmState
 from lapa_msgs.msg import EndEffectorDelta as DeltaMsg
 from lapa_ros import qos
 from lapa_ros.deltas import to_message
+from lapa_ros.interbotix_link import messages_here
 from lapa_ros.remote import GraphError, call
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -22,6 +23,8 @@ from lapa_core.paths import config_dir
 from lapa_core.robot.contract import load_contract
 
 JOINT_STATE_AGE_S = 0.4
+MESSAGES = messages_here()
+"""What the fake driver speaks, and the arm node with it."""
 
 
 def patient_contract(folder):
@@ -110,7 +113,7 @@ class Person:
 
 
 @contextmanager
-def arm_process(contract_file, *, package="lapa_xs_msgs", speed_rad_s=1.2, park=False):
+def arm_process(contract_file, *, package=MESSAGES, speed_rad_s=1.2, park=False):
     """The arm node in a process of its own; its log is a pipe."""
     params = {"backend": "interbotix", "driver_package": package, "contract": contract_file,
               "move_speed_rad_s": speed_rad_s, "park_on_shutdown": str(park).lower()}  # fmt: skip

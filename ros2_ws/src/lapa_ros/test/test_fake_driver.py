@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from driver_tools import Person, arm_process, attempt, driver, patient_contract
+from driver_tools import MESSAGES, Person, arm_process, attempt, driver, patient_contract
 from lapa_msgs.msg import ArmState
 from lapa_ros import qos
 from lapa_ros.arm_node import ArmNode
@@ -72,7 +72,7 @@ def contract_file(tmp_path_factory):
 
 @pytest.fixture
 def arm(spinner, contract_file):
-    overrides = {"backend": "interbotix", "driver_package": "lapa_xs_msgs", "contract": contract_file,
+    overrides = {"backend": "interbotix", "driver_package": MESSAGES, "contract": contract_file,
                  "max_command_age_s": 0.5, "move_speed_rad_s": 1.5,
                  "realtime_priority": 0}  # fmt: skip
     node = ArmNode(
@@ -148,7 +148,7 @@ def test_a_motor_fault_stops_the_arm(person, fault, limit_s):
 
 def test_an_overloaded_motor_is_rebooted_and_the_arm_goes_on_when_a_person_clears(person):
     """What docs/safety.md tells a person to do."""
-    _, services = load_interfaces("lapa_xs_msgs")
+    _, services = load_interfaces(MESSAGES)
     with driver(start="ready"):
         person.wait_mode(ArmState.MODE_HOLDING)
         person.inject("overload elbow")
@@ -166,7 +166,7 @@ def test_an_overloaded_motor_is_rebooted_and_the_arm_goes_on_when_a_person_clear
 
 
 def test_somebody_else_who_commands_the_arm_stops_it(person):
-    messages, _ = load_interfaces("lapa_xs_msgs")
+    messages, _ = load_interfaces(MESSAGES)
     with driver(start="ready"):
         person.wait_mode(ArmState.MODE_HOLDING)
         person.node.create_publisher(
@@ -178,9 +178,9 @@ def test_somebody_else_who_commands_the_arm_stops_it(person):
 
 def test_whoever_else_can_move_the_arm_or_speak_for_it_is_seen(spinner):
     """Regression pinned: the driver also moves joints by `joint_single` and `joint_trajectory`."""
-    messages, _ = load_interfaces("lapa_xs_msgs")
+    messages, _ = load_interfaces(MESSAGES)
     node, somebody = spinner.add(LifecycleNode("commander")), spinner.add(Node("somebody"))
-    link = RosDriverLink(node, open_topics(node, "lapa_xs_msgs"))
+    link = RosDriverLink(node, open_topics(node, MESSAGES))
     somebody.create_publisher(JointState, "joint_states", qos.JOINT_STATES)  # the driver
     spinner.wait(lambda: node.count_publishers("joint_states"), "the driver")
     assert link.others() == ""

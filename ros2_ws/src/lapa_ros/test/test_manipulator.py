@@ -16,8 +16,6 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-MESSAGES = "interbotix_xs_msgs"
-
 
 def test_without_the_package_the_backend_says_what_to_install(ros_domain, capfd, monkeypatch):
     for name in {PACKAGE, *(name for name in sys.modules if name.startswith(f"{PACKAGE}."))}:
@@ -48,7 +46,7 @@ def arm_of(person, **settings):
 
 
 def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
-    with driver(messages=MESSAGES), arm_of(person):
+    with driver(), arm_of(person):
         person.wait_mode(ArmState.MODE_HOLDING)
         person.call("ready")
         person.wait_mode(ArmState.MODE_READYING)
@@ -71,20 +69,20 @@ def test_from_the_sleep_pose_to_work_and_back_and_torque_off(person):
 
 
 def test_a_driver_that_is_started_again_is_not_moved_until_a_person_clears(person):
-    with driver(messages=MESSAGES, start="ready") as first, arm_of(person):
+    with driver(start="ready") as first, arm_of(person):
         person.wait_mode(ArmState.MODE_HOLDING)
         person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
         first.send_signal(signal.SIGINT)
         person.stream(lambda: person.mode() == ArmState.MODE_STOPPED, "a latched stop")
         first.wait(10.0)
-        with driver(messages=MESSAGES, start="ready"):
+        with driver(start="ready"):
             person.wait(lambda: attempt(person.call, "clear"), "the set-up", 20.0)
             person.stream(lambda: person.mode() == ArmState.MODE_TRACKING, "tracking")
 
 
 def test_an_interrupted_arm_parks_before_it_ends(person):
     with (
-        driver(messages=MESSAGES, start="ready"),
+        driver(start="ready"),
         arm_of(person, speed_rad_s=1.5, park=True) as process,
     ):
         person.wait_mode(ArmState.MODE_HOLDING)
@@ -95,7 +93,7 @@ def test_an_interrupted_arm_parks_before_it_ends(person):
 
 
 def test_a_node_that_is_cleaned_up_and_configured_anew_has_one_manipulator(person):
-    with driver(messages=MESSAGES, start="ready"), arm_of(person):
+    with driver(start="ready"), arm_of(person):
         person.wait_mode(ArmState.MODE_HOLDING)
         before = person.node.get_node_names().count("arm_driver")
         change = person.node.create_client(ChangeState, "arm/change_state")
@@ -128,7 +126,7 @@ def test_a_driver_that_is_not_there_is_not_waited_for_without_end(node, capfd):
 
 
 def test_a_driver_that_hangs_is_not_waited_for_without_end(node, person, capfd):
-    with driver(messages=MESSAGES) as process:
+    with driver() as process:
         person.wait(lambda: person.joints, "joint states")
         process.send_signal(signal.SIGSTOP)
         assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
@@ -138,6 +136,6 @@ def test_a_driver_that_hangs_is_not_waited_for_without_end(node, person, capfd):
 
 
 def test_another_model_is_refused(person):
-    with driver(messages=MESSAGES), arm_process("vx300s", package=PACKAGE):
+    with driver(), arm_process("vx300s", package=PACKAGE):
         person.wait_mode(ArmState.MODE_WAITING)
         person.wait(lambda: "another robot_model" in person.states[-1].reason, "a reason")

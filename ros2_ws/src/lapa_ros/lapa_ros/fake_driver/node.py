@@ -21,7 +21,7 @@ from lapa_core.errors import ActionError
 from lapa_core.robot.contract import load_contract
 from lapa_ros import qos
 from lapa_ros.fake_driver.arm import GRIPPER, MOTOR_IDS, FakeArm
-from lapa_ros.interbotix_link import SERVICES, load_interfaces
+from lapa_ros.interbotix_link import SERVICES, load_interfaces, messages_here
 from lapa_ros.params import DRIVER_MESSAGES, declare, param
 
 _GAINS = {
@@ -40,7 +40,9 @@ class FakeDriverParams:
 
     contract: str = param("wx250s", "Robot contract whose arm is behind the driver.")
     messages: str = param(
-        "lapa_xs_msgs", "Package of the driver's interfaces.", choices=DRIVER_MESSAGES
+        "auto",
+        "Package of the driver's interfaces; auto is Interbotix's where it is installed, or ours.",
+        choices=("auto", *DRIVER_MESSAGES),
     )
     start: str = param("sleep", "Pose at start.", choices=("sleep", "ready"))
 
@@ -63,7 +65,8 @@ class FakeDriverNode(Node):
             else list(contract.ready_joints_rad)
         )
         self.arm = FakeArm(self._model, start_rad)
-        messages, services = load_interfaces(self.params.messages)
+        package = self.params.messages
+        messages, services = load_interfaces(messages_here() if package == "auto" else package)
         self._publisher = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(
             messages.JointGroupCommand, "commands/joint_group", self._on_group, qos.JOINT_STATES
