@@ -2,6 +2,7 @@
 """What the arm does at each instant: track, hold, stop, move to ready, park. No ROS; the clock is passed in.
 
 The rule behind every branch: on bad or missing data the arm holds the position it measured last, and says why once.
+A real arm's target is then a little above it, by what its motors need to carry its weight (`arm_sag.py`).
 What must happen in each fault, and the test that injects it: docs/safety.md.
 """
 
@@ -19,6 +20,7 @@ from lapa_core.robot.controller import ArmController, minimum_jerk
 from lapa_core.robot.kinematics import forward_kinematics, smallest_singular_value
 from lapa_ros.arm_backends import Backend, Measurement
 from lapa_ros.arm_gate import Command, CommandGate, Refused
+from lapa_ros.arm_sag import SagEstimate
 from lapa_ros.arm_sources import SourceArbiter
 
 Array = NDArray[np.float64]
@@ -113,6 +115,7 @@ class ArmLogic:
         self.sent_rad: Array | None = None
         self._backend, self._gate, self._sources, self._say = backend, gate, sources, say
         self._speed_rad_s = move_speed_rad_s
+        self._sag = SagEstimate()
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
         self._blind, self._has_worked = True, False
@@ -212,6 +215,8 @@ class ArmLogic:
         self.sent_rad = self._slewed_rad = self._slew(joints_rad, now_s)
         self._sent_s = now_s
         self._backend.send(self.sent_rad, self.controller.gripper)
+        if self._backend.is_real and not self._blind:
+            self._sag.look(self.sent_rad, measured.joints_rad, now_s)
 
     def stop(self) -> str:
         """Hold the measured position, gripper included, until `clear`; return what was done."""
@@ -267,6 +272,7 @@ class ArmLogic:
         self.last_refusal = ""
         self._said_refusals.clear()
         self._ticked_s, self._blind = float("-inf"), True
+        self._sag.forget()
         if self.mode not in (Mode.STOPPED, Mode.PARKED):
             self._enter(Mode.WAITING, "activated; not measured yet", "info")
 
@@ -344,7 +350,8 @@ class ArmLogic:
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
         measured = self._measured_or_raise()
         self.controller.table.check_way(measured.joints_rad, joints_rad)
-        self._move = JointMove(measured.joints_rad, joints_rad, self._speed_rad_s, now_s)
+        start_rad = measured.joints_rad + self._sag.offset_rad
+        self._move = JointMove(start_rad, joints_rad, self._speed_rad_s, now_s)
         self._enter(mode, f"moving to the {name}", "info")
         return self.reason
 
@@ -373,6 +380,7 @@ class ArmLogic:
         mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
         reason = f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off"
         self._move = None
+        self._sag.forget()  # what keeps the joints from their targets may be a hand: no target beyond it
         if moving and self._backend.is_real:
             mode, reason = Mode.STOPPED, f"{reason}; free the arm, then call ~/clear"
         self._hold(measured, mode, reason)
@@ -474,6 +482,7 @@ class ArmLogic:
         if latched:
             if self.mode is not Mode.STOPPED or not self.reason.startswith(problem):
                 self._move = None
+                self._sag.forget()
                 self._hold(measured, Mode.STOPPED, f"{problem}; mend it, then call ~/clear")
         elif self.mode not in (Mode.STOPPED, Mode.WAITING):
             self._move = None
@@ -484,13 +493,14 @@ class ArmLogic:
         self._enter(mode, reason, level)
 
     def _anchor(self, measured: Measurement, *, gripper: bool) -> None:
-        """Make the measured joints the target, at once: it is where the arm is, and where the next step starts.
+        """Make what holds the measured joints the target, at once: it is where the next step starts.
 
         A hold keeps the gripper's command, so that a grasp survives it; a stop also ends what the gripper does.
         """
         opening = measured.gripper if gripper else self.controller.gripper
-        self.controller.reset(measured.joints_rad, opening)
-        self._slewed_rad = measured.joints_rad.copy()
+        joints_rad = measured.joints_rad + self._sag.offset_rad
+        self.controller.reset(joints_rad, opening)
+        self._slewed_rad = joints_rad
         self._astray_since_s = None
 
     def _enter(self, mode: Mode, reason: str, level: str) -> None:

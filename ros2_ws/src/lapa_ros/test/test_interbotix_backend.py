@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fake_rig import Rig
 from lapa_ros.arm_logic import Mode
+from lapa_ros.arm_sag import SagEstimate
 from lapa_ros.interbotix_backend import describe_error
 
 from lapa_core.errors import ActionError
@@ -233,6 +234,50 @@ def test_fingers_that_were_rebooted_get_their_profile_back(rig):
     rig.arm.set_torque(["gripper"], True)
     rig.run(3.0)
     assert rig.arm.read(["gripper"], "Profile_Velocity") == [300]
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_an_arm_that_sags_under_its_weight_does_not_sink_with_every_hold(rig, carried, monkeypatch):
+    if not carried:
+        monkeypatch.setattr(SagEstimate, "look", lambda *_: None)
+    rig.arm.inject("sag shoulder")
+    rig.run(1.0)
+    begun_rad = rig.joints_rad()
+    for _ in range(10):
+        assert rig.command(x=0.0)
+        rig.run(1.5)  # the watchdog's hold, and a rest
+        rig.logic.hold(rig.clock())
+        rig.run(0.1)
+    sunk_rad = rig.joints_rad()[1] - begun_rad[1]
+    print(f"sunk by {sunk_rad:.3f} rad in 20 holds")
+    if carried:
+        assert abs(sunk_rad) < 0.005
+    else:
+        assert sunk_rad > 0.5, "the fake does sag"
+
+
+def test_an_arm_that_sags_is_held_where_it_is_in_a_motion_too(rig):
+    rig.arm.inject("sag shoulder")
+    rig.run(1.0)
+    for _ in range(5):
+        rig.command(x=0.02)
+        rig.run(0.1)
+    rig.logic.stop()
+    where_rad = rig.joints_rad()
+    rig.run(1.0)
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=0.02)
+
+
+def test_a_move_of_an_arm_that_sags_begins_where_it_is(rig):
+    rig.arm.inject("sag shoulder")
+    rig.run(1.0)
+    before_rad = rig.joints_rad()[1]
+    rig.logic.park(rig.clock())  # upwards
+    lowest_rad = before_rad
+    for _ in range(50):
+        rig.run(0.02)
+        lowest_rad = max(lowest_rad, rig.joints_rad()[1])
+    assert lowest_rad - before_rad < 0.005
 
 
 def test_one_reading_that_fails_is_no_fault_and_two_are(rig):

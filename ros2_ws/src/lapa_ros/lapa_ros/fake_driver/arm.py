@@ -15,8 +15,10 @@ MOTOR_IDS = {
 SINKING = ("shoulder", "elbow", "wrist_angle")
 """Joints that gravity moves."""
 
-FAULTS = ("stuck", "overload", "limp", "object", "dead_bus", "silent", "mend")
-"""stuck, overload JOINT; limp (all torque off); object WIDTH_M; dead_bus; silent (no joint states); mend (all)."""
+FAULTS = ("stuck", "overload", "sag", "limp", "object", "dead_bus", "silent", "mend")
+"""stuck, overload, sag JOINT; limp (all torque off); object WIDTH_M; dead_bus; silent (no joint states); mend (all)."""
+SAG_RAD = 0.05
+"""What the fault `sag` is: a shoulder that carries 2 Nm at the gain that these motors come with [rad]."""
 
 
 class FakeArm:
@@ -129,10 +131,12 @@ class FakeArm:
             ActionError: there is no such fault or joint.
         """
         kind, _, argument = fault.partition(" ")
-        if kind in ("stuck", "overload") and argument in self.motors:
+        if kind in ("stuck", "overload", "sag") and argument in self.motors:
             motor = self.motors[argument]
             if kind == "stuck":
                 motor.stuck = True
+            elif kind == "sag":
+                motor.sag = SAG_RAD
             else:
                 motor.fail(OVERLOAD)
         elif kind == "limp":
@@ -152,7 +156,7 @@ class FakeArm:
     def _mend(self) -> None:
         self.silent = self.dead_bus = False
         for motor in self.motors.values():
-            motor.stuck = False
+            motor.stuck, motor.sag = False, 0.0
             motor.registers["Hardware_Error_Status"] = 0
             if not motor.registers["Torque_Enable"]:
                 motor.set_torque(True)

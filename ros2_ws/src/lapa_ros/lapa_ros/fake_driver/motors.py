@@ -2,8 +2,8 @@
 """Motors that take time, saturate, refuse and fail, as far as an arm node can tell. No ROS; the clock is passed in.
 
 What is modelled: the time profile (linear, without its acceleration), the bus's delay, the speed limit, position
-limits in the motor, torque, the error bits, fingers that meet an object, an arm that sinks without torque. What is
-not: inertia, load, friction, temperature.
+limits in the motor, torque, the error bits, fingers that meet an object, an arm that sinks without torque, a joint that
+its load keeps from its goal. What is not: inertia, friction, temperature.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class FakeMotor:
         position: where it is.
         registers: Torque_Enable, Hardware_Error_Status, Profile_Velocity [ms], Profile_Acceleration [ms], gains.
         stuck: whether something blocks it.
+        sag: how far from its goal its load keeps it.
         refusals: goals that it did not take: outside its limits, or without torque.
     """
 
@@ -29,7 +30,7 @@ class FakeMotor:
 
     def __init__(self, position: float, low: float, high: float, speed: float, rest: float | None):
         """Limits `low` to `high`, `speed` per second; without torque it sinks to `rest`, None: it stays."""
-        self.position, self.stuck, self.refusals = position, False, 0
+        self.position, self.stuck, self.sag, self.refusals = position, False, 0.0, 0
         self.registers = {
             "Torque_Enable": 1, "Hardware_Error_Status": 0, "Profile_Velocity": 2000, "Profile_Acceleration": 300,
         }  # fmt: skip
@@ -69,13 +70,14 @@ class FakeMotor:
         """Move for `dt_s` up to `now_s`."""
         while self._waiting and self._waiting[0][0] <= now_s:
             self._began_s, self._goal = self._waiting.popleft()
-            self._start = self.position
+            self._start = self.position - self.sag
         if self.stuck:
             return
         if self.registers["Torque_Enable"]:
             duration_s = max(self.registers["Profile_Velocity"] * 1e-3, 1e-3)
             share = min(1.0, (now_s - self._began_s) / duration_s)
-            self._move_to(self._start + (self._goal - self._start) * share, self._speed * dt_s)
+            aim = self._start + (self._goal - self._start) * share
+            self._move_to(aim + self.sag, self._speed * dt_s)
         elif self._rest is not None:
             self._move_to(self._rest, 1.0 * dt_s)
 

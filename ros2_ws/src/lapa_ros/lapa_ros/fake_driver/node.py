@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fake_driver_node`: an arm behind the topics and services of Interbotix's `xs_sdk`, for tests and for trying.
 
-Faults are injected on the topic `fake_fault` (std_msgs/String): `stuck shoulder`, `overload elbow`, `limp`,
-`object 0.05`, `dead_bus`, `silent`, `mend`.
+Faults are injected on the topic `fake_fault` (std_msgs/String): `stuck shoulder`, `overload elbow`, `sag shoulder`,
+`limp`, `object 0.05`, `dead_bus`, `silent`, `mend`.
 """
 
 from __future__ import annotations
