@@ -115,7 +115,7 @@ class ArmLogic:
         self.sent_rad: Array | None = None
         self._backend, self._gate, self._sources, self._say = backend, gate, sources, say
         self._speed_rad_s = move_speed_rad_s
-        self._sag = SagEstimate()
+        self._sag = SagEstimate(contract.arm)
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
         self._blind, self._has_worked = True, False
@@ -193,6 +193,8 @@ class ArmLogic:
         if problem := trouble or self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
             self._hold_for(problem, latched=bool(trouble) and self._has_worked, measured=measured)
+            if trouble:
+                self._sag.forget()
             if was_blind:
                 return  # an arm that comes back may be anywhere: nothing is sent until it is seen
         elif self._blind:
@@ -215,8 +217,10 @@ class ArmLogic:
         self.sent_rad = self._slewed_rad = self._slew(joints_rad, now_s)
         self._sent_s = now_s
         self._backend.send(self.sent_rad, self.controller.gripper)
-        if self._backend.is_real and not self._blind:
+        if self._backend.is_real and self.mode in (Mode.HOLDING, Mode.STOPPED, Mode.PARKED):
             self._sag.look(self.sent_rad, measured.joints_rad, now_s)
+        else:
+            self._sag.look_away()
 
     def stop(self) -> str:
         """Hold the measured position, gripper included, until `clear`; return what was done."""
@@ -348,9 +352,8 @@ class ArmLogic:
         return max(0.0, self.SETTLE_S - self._move.over_s(now_s)) if self._move else 0.0
 
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
-        measured = self._measured_or_raise()
-        self.controller.table.check_way(measured.joints_rad, joints_rad)
-        start_rad = measured.joints_rad + self._sag.offset_rad
+        start_rad = self._sag.held(self._measured_or_raise().joints_rad, self.sent_rad)
+        self.controller.table.check_way(start_rad, joints_rad)
         self._move = JointMove(start_rad, joints_rad, self._speed_rad_s, now_s)
         self._enter(mode, f"moving to the {name}", "info")
         return self.reason
@@ -482,7 +485,6 @@ class ArmLogic:
         if latched:
             if self.mode is not Mode.STOPPED or not self.reason.startswith(problem):
                 self._move = None
-                self._sag.forget()
                 self._hold(measured, Mode.STOPPED, f"{problem}; mend it, then call ~/clear")
         elif self.mode not in (Mode.STOPPED, Mode.WAITING):
             self._move = None
@@ -498,7 +500,7 @@ class ArmLogic:
         A hold keeps the gripper's command, so that a grasp survives it; a stop also ends what the gripper does.
         """
         opening = measured.gripper if gripper else self.controller.gripper
-        joints_rad = measured.joints_rad + self._sag.offset_rad
+        joints_rad = self._sag.held(measured.joints_rad, self.sent_rad)
         self.controller.reset(joints_rad, opening)
         self._slewed_rad = joints_rad
         self._astray_since_s = None

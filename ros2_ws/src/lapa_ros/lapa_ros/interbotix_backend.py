@@ -219,13 +219,14 @@ class InterbotixBackend(TopicBackend):
         yield from self._look_at_motors()
         if not self._has_motors:
             return
-        joints = list(self._model.joint_names)
-        duration_ms = yield from self._read(_DURATION, "group", "arm", joints)
-        wanted_ms = self._profile_ms[_DURATION]
-        if others := {name: value for name, value in duration_ms.items() if value != wanted_ms}:
-            raise ActionError(
-                f"{_DURATION} is no longer {wanted_ms} ms but {others}: a motor was rebooted, or somebody else set it"
-            )
+        duration_ms = yield from self._read_all(_DURATION)
+        for name, value in duration_ms.items():
+            profile_ms = self.GRIPPER_PROFILE_MS if name == GRIPPER else self._profile_ms
+            if value != profile_ms[_DURATION]:
+                raise ActionError(
+                    f"{_DURATION} of {name} is no longer {profile_ms[_DURATION]} ms but {value}: it was rebooted, or "
+                    "somebody else set it"
+                )
 
     def _look_at_motors(self) -> Routine:
         """Read what the motors say of themselves, and who else is there."""
@@ -233,10 +234,8 @@ class InterbotixBackend(TopicBackend):
             raise ActionError(other)
         if not self._has_motors:
             return
-        torque = yield from self._read("Torque_Enable", "group", "all", self._motors)
-        errors = yield from self._read("Hardware_Error_Status", "group", "all", self._motors)
-        for shadow in SHADOWS:
-            errors |= yield from self._read("Hardware_Error_Status", "single", shadow, [shadow])
+        torque = yield from self._read_all("Torque_Enable")
+        errors = yield from self._read_all("Hardware_Error_Status")
         # Before the torque: a motor with an error has none, and gets none before it is rebooted.
         if faults := [
             f"{name}: {describe_error(value)}" for name, value in errors.items() if value
@@ -248,6 +247,13 @@ class InterbotixBackend(TopicBackend):
             raise ActionError(
                 f"no torque on {', '.join(limp)}; support the arm, then switch it on: the driver's `torque_enable`"
             )
+
+    def _read_all(self, register: str) -> Generator[Request, Any, dict[str, int]]:
+        """Read it of every motor; the driver's groups leave the shadows out."""
+        values = yield from self._read(register, "group", "all", self._motors)
+        for shadow in SHADOWS:
+            values |= yield from self._read(register, "single", shadow, [shadow])
+        return values
 
     def _read(
         self, register: str, cmd_type: str, name: str, motors: list[str]

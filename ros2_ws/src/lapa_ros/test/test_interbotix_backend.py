@@ -207,8 +207,10 @@ def test_a_fault_of_the_motors_stops_the_arm_and_is_latched(rig, fault, words, l
 @pytest.mark.parametrize(
     ("motor", "on", "words"),
     [
-        ("waist", True, "Profile_Velocity is no longer 25 ms"),
-        ("elbow", False, "no torque on elbow"),
+        ("waist", True, "Profile_Velocity of waist is no longer 25 ms"),
+        ("gripper", True, "Profile_Velocity of gripper is no longer 300 ms"),
+        ("elbow", False, "no torque on elbow, elbow_shadow"),
+        ("elbow_shadow", True, "no torque on elbow_shadow"),
     ],
 )
 def test_a_motor_that_was_rebooted_stops_the_arm_and_is_set_up_anew(rig, motor, on, words):
@@ -224,6 +226,21 @@ def test_a_motor_that_was_rebooted_stops_the_arm_and_is_set_up_anew(rig, motor, 
     rig.logic.clear(rig.clock())
     rig.run(0.02)
     assert rig.command() or "~/ready" in rig.logic.last_refusal
+
+
+def test_a_joint_is_not_left_to_one_of_its_two_motors(rig):
+    """The driver leaves a shadow that it rebooted without torque, also when it is asked for it."""
+    rig.arm.inject("overload elbow_shadow")
+    rig.run(2.0, until=lambda: "elbow_shadow: overload" in rig.logic.reason)
+    assert rig.logic.mode is Mode.STOPPED
+    rig.arm.reboot(["elbow_shadow"], on=True, only_failed=False)
+    rig.run(3.0)
+    with pytest.raises(ActionError, match="no torque on elbow_shadow"):
+        rig.logic.clear(rig.clock())
+    rig.arm.set_torque(["elbow_shadow"], True)
+    rig.run(3.0)
+    rig.logic.clear(rig.clock())
+    assert rig.arm.read(["elbow_shadow"], "Profile_Velocity") == [25]
 
 
 def test_fingers_that_were_rebooted_get_their_profile_back(rig):
@@ -256,16 +273,51 @@ def test_an_arm_that_sags_under_its_weight_does_not_sink_with_every_hold(rig, ca
         assert sunk_rad > 0.5, "the fake does sag"
 
 
-def test_an_arm_that_sags_is_held_where_it_is_in_a_motion_too(rig):
+def test_an_arm_that_sags_is_held_close_to_where_it_is_in_a_motion_too(rig):
+    """Downwards it sinks once: its target is then less above it than it sags, and no hold raises a target."""
     rig.arm.inject("sag shoulder")
     rig.run(1.0)
     for _ in range(5):
         rig.command(x=0.02)
         rig.run(0.1)
-    rig.logic.stop()
-    where_rad = rig.joints_rad()
+    for _ in range(3):
+        rig.logic.stop()
+        rig.run(0.2)
+        where_rad = rig.joints_rad()
+        rig.run(1.0)
+        np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=0.05)
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=1e-3)
+
+
+@pytest.mark.parametrize("push_rad", [0.09, -0.09])
+@pytest.mark.parametrize("pause_s", [0.1, 0.25, 1.0])
+def test_holds_never_walk_an_arm_that_a_hand_has_pushed(rig, push_rad, pause_s):
+    """Regression pinned: what a hand had held the shoulder up by was added anew with each stop, 1 rad in twelve."""
+    shoulder = rig.arm.motors["shoulder"]
     rig.run(1.0)
-    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=0.02)
+    shoulder.sag = push_rad
+    rig.run(0.7)
+    shoulder.sag = 0.0
+    rig.run(0.2)
+    where_rad = rig.joints_rad()
+    for _ in range(12):
+        rig.logic.stop()
+        rig.run(pause_s)
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=5e-3)
+
+
+def test_a_stop_ends_the_pressing_on_what_blocks_a_motion(rig):
+    rig.steps(3)
+    rig.arm.motors["shoulder"].stuck = True
+    for number in range(10):
+        down_m = -0.01 if number < 4 else 0.0
+        rig.command(values=(0.0, 0.0, down_m, 0.0, 0.0, 0.0, 1.0))
+        rig.run(0.2)
+    assert rig.logic.mode is Mode.TRACKING
+    assert np.abs(rig.logic.sent_rad - rig.joints_rad()).max() > 0.03, "it presses"
+    rig.logic.stop()
+    rig.run(0.1)
+    np.testing.assert_allclose(rig.logic.sent_rad, rig.joints_rad(), atol=5e-3)
 
 
 def test_a_move_of_an_arm_that_sags_begins_where_it_is(rig):

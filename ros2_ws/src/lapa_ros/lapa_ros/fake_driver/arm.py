@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from lapa_core.errors import ActionError
 from lapa_core.robot.models import ArmModel
-from lapa_ros.fake_driver.motors import OVERLOAD, FakeFingers, FakeMotor
+from lapa_ros.fake_driver.motors import OVERLOAD, RAM, FakeFingers, FakeMotor
 
 GRIPPER = "gripper"
 MOTOR_IDS = {
@@ -14,6 +14,8 @@ MOTOR_IDS = {
 """Of both arms; 3 and 5 are the shadows."""
 SINKING = ("shoulder", "elbow", "wrist_angle")
 """Joints that gravity moves."""
+SHADOWS = {"shoulder_shadow": "shoulder", "elbow_shadow": "elbow"}
+"""Second motor of a joint -> the first, whose writes it hears too; the driver's groups leave it out."""
 
 FAULTS = ("stuck", "overload", "sag", "limp", "object", "dead_bus", "silent", "mend")
 """stuck, overload, sag JOINT; limp (all torque off); object WIDTH_M; dead_bus; silent (no joint states); mend (all)."""
@@ -25,7 +27,8 @@ class FakeArm:
     """What `xs_sdk` knows and does.
 
     Attributes:
-        motors: by name; two of them have a shadow.
+        motors: by name.
+        shadows: registers of second motors, by name.
         mode: operating mode by motor; `profile_type` likewise.
         torque_cuts: how often the torque of an arm joint was cut by a request.
         silent: whether joint states are withheld.
@@ -45,7 +48,7 @@ class FakeArm:
         closed_m, open_m = model.finger_gap_m
         self.fingers = FakeFingers(open_m, closed_m - 0.002, open_m + 0.002)
         self.motors[GRIPPER] = self.fingers
-        self._shadows = {"shoulder_shadow": "shoulder", "elbow_shadow": "elbow"}
+        self.shadows = {name: dict(self.motors[first].registers) for name, first in SHADOWS.items()}
         self.mode = dict.fromkeys(self.motors, "position") | {GRIPPER: "pwm"}
         self.profile_type = dict.fromkeys(self.motors, "time")
         self.torque_cuts = 0
@@ -56,8 +59,7 @@ class FakeArm:
         groups = {"arm": list(self._model.joint_names), "all": list(self.motors)}
         if cmd_type == "group":
             return groups.get(name, [])
-        name = self._shadows.get(name, name)
-        return [name] if name in self.motors else []
+        return [name] if name in self.motors or name in self.shadows else []
 
     def command(self, names: list[str], values: list[float], now_s: float) -> None:
         """Take goals; a wrong number of them is ignored, as the driver does."""
@@ -69,16 +71,16 @@ class FakeArm:
 
     def read(self, names: list[str], register: str) -> list[int]:
         """Return a register of each motor; [] where the bus is dead or the register unknown."""
-        if self.dead_bus or any(register not in self.motors[name].registers for name in names):
+        if self.dead_bus or any(register not in self._registers(name) for name in names):
             return []
-        return [self.motors[name].registers[register] for name in names]
+        return [self._registers(name)[register] for name in names]
 
     def write(self, names: list[str], register: str, value: int) -> None:
-        """Write a register of each motor."""
+        """Write a register of each motor and of its shadow."""
         if self.dead_bus:
             return
-        for name in names:
-            self.motors[name].registers[register] = value
+        for name in [*names, *self._shadows_of(names)]:
+            self._registers(name)[register] = value
 
     def set_mode(
         self, names: list[str], mode: str, profile_type: str, velocity: int, acceleration: int
@@ -97,17 +99,30 @@ class FakeArm:
             return
         self.torque_cuts += not on and any(name != GRIPPER for name in names)
         for name in names:
-            self.motors[name].set_torque(on)
+            if name in self.motors:
+                self.motors[name].set_torque(on)
+        self.write(names, "Torque_Enable", int(on))
 
-    def reboot(self, names: list[str], *, on: bool, only_failed: bool) -> None:
-        """Reboot motors, all or those with an error; they let go meanwhile."""
+    def reboot(self, names: list[str], *, on: bool, only_failed: bool) -> int:
+        """Reboot motors and their shadows, all or those with an error, and return how many; they let go meanwhile.
+
+        A shadow that is named stays without torque, whatever was asked for, as with the driver.
+        """
         if self.dead_bus:
-            return
+            return 0
+        count = 0
         for name in names:
-            motor = self.motors[name]
-            if motor.registers["Hardware_Error_Status"] or not only_failed:
-                self.torque_cuts += name != GRIPPER
-                motor.reboot(on=on)
+            if only_failed and not self._registers(name)["Hardware_Error_Status"]:
+                continue
+            count += 1
+            self.torque_cuts += name != GRIPPER
+            if name in self.motors:
+                self.motors[name].reboot(on=on)
+            for shadow in [name, *self._shadows_of([name])]:
+                if shadow in self.shadows:
+                    held = int(on and shadow != name)
+                    self.shadows[shadow] |= {**RAM, "Torque_Enable": held}
+        return count
 
     def step(self, now_s: float, dt_s: float) -> None:
         """Move every motor for `dt_s` up to `now_s`; on a dead bus what they do is not seen: they stand still."""
@@ -131,7 +146,9 @@ class FakeArm:
             ActionError: there is no such fault or joint.
         """
         kind, _, argument = fault.partition(" ")
-        if kind in ("stuck", "overload", "sag") and argument in self.motors:
+        if kind == "overload" and argument in self.shadows:
+            self.shadows[argument] |= {"Hardware_Error_Status": OVERLOAD, "Torque_Enable": 0}
+        elif kind in ("stuck", "overload", "sag") and argument in self.motors:
             motor = self.motors[argument]
             if kind == "stuck":
                 motor.stuck = True
@@ -139,9 +156,12 @@ class FakeArm:
                 motor.sag = SAG_RAD
             else:
                 motor.fail(OVERLOAD)
+                for shadow in self._shadows_of([argument]):
+                    self.shadows[shadow] |= {"Hardware_Error_Status": OVERLOAD, "Torque_Enable": 0}
         elif kind == "limp":
             for motor in self.motors.values():
                 motor.set_torque(False)
+            self.write(list(self.motors), "Torque_Enable", 0)
         elif kind == "object":
             self.fingers.object_m = float(argument)
         elif kind in ("dead_bus", "silent"):
@@ -153,6 +173,12 @@ class FakeArm:
                 f"fault {fault!r} is unknown; allowed are {FAULTS}, joints {list(self.motors)}"
             )
 
+    def _registers(self, name: str) -> dict[str, int]:
+        return self.shadows[name] if name in self.shadows else self.motors[name].registers
+
+    def _shadows_of(self, names: list[str]) -> list[str]:
+        return [shadow for shadow, first in SHADOWS.items() if first in names]
+
     def _mend(self) -> None:
         self.silent = self.dead_bus = False
         for motor in self.motors.values():
@@ -160,3 +186,5 @@ class FakeArm:
             motor.registers["Hardware_Error_Status"] = 0
             if not motor.registers["Torque_Enable"]:
                 motor.set_torque(True)
+        for shadow in self.shadows.values():
+            shadow |= {"Hardware_Error_Status": 0, "Torque_Enable": 1}

@@ -12,6 +12,8 @@ from collections import deque
 
 OVERLOAD = 1 << 5
 """Bit of Hardware_Error_Status."""
+RAM = {"Hardware_Error_Status": 0, "Profile_Velocity": 0, "Profile_Acceleration": 0}
+"""Registers as they are after a reboot."""
 
 
 class FakeMotor:
@@ -59,11 +61,7 @@ class FakeMotor:
 
     def reboot(self, *, on: bool) -> None:
         """Forget errors and profile; hold afterwards or not."""
-        self.registers |= {
-            "Hardware_Error_Status": 0,
-            "Profile_Velocity": 0,
-            "Profile_Acceleration": 0,
-        }
+        self.registers |= RAM
         self.set_torque(on)
 
     def step(self, now_s: float, dt_s: float) -> None:

@@ -7,6 +7,7 @@ Faults are injected on the topic `fake_fault` (std_msgs/String): `stuck shoulder
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ _GAINS = {
     "kp_vel": "Velocity_P_Gain", "ki_vel": "Velocity_I_Gain",
 }  # fmt: skip
 """Field of a request -> register."""
+REBOOT_S = 1.0
+"""How long the driver waits for a motor that it reboots [s]."""
 RATE_HZ = 100.0
 """Of joint states, as the driver's [Hz]."""
 
@@ -166,12 +169,11 @@ class FakeDriverNode(Node):
         return response
 
     def _reboot_motors(self, request: Any, response: Any) -> Any:
-        single = request.cmd_type == "single"
-        self.arm.reboot(
-            self.arm.names(request.cmd_type, request.name),
-            on=request.enable,
-            only_failed=request.smart_reboot and not single,
-        )
+        """Reboot motors, each while the driver does nothing else, not even tell the joint states."""
+        only_failed = request.smart_reboot and request.cmd_type == "group"
+        for name in self.arm.names(request.cmd_type, request.name):
+            if self.arm.reboot([name], on=request.enable, only_failed=only_failed):
+                time.sleep(REBOOT_S)
         return response
 
     def _torque_enable(self, request: Any, response: Any) -> Any:
