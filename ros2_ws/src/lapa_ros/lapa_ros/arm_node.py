@@ -200,7 +200,9 @@ class ArmNode(ManagedNode):
                 "use_sim_time is true; the watchdog of a real arm needs a real clock"
             )
         if self.params.driver_package == PACKAGE:
-            self._manipulator = Manipulator(self, self._contract.robot_model)
+            self._manipulator = Manipulator(
+                self, self._contract.robot_model, self.interrupted.is_set
+            )
             ends = self._manipulator.ends
         else:
             ends = open_topics(self, self.params.driver_package)

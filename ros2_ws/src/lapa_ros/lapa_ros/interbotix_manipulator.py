@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.node import Node
 
 from lapa_core.errors import SetupError
-from lapa_ros.interbotix_link import SERVICES, DriverEnds
+from lapa_ros.interbotix_link import DriverEnds
 
 PACKAGE = "interbotix_xs_modules"
 
@@ -31,70 +31,66 @@ class Manipulator:
     """`InterbotixManipulatorXS` on a node of its own, which the arm node's executor spins from then on.
 
     Its constructor waits without end for the driver and spins its node meanwhile, and most of its methods block or
-    sleep (facts of the robot, 1.3). So it is built while the arm node is configured, before anything is spun, when the
-    driver has been seen in the graph, and is given up after a limit; and only that of it is used which returns at
-    once: what publishes commands, and its clients' asynchronous calls. It has no gripper interface: that one
-    is for a gripper that is driven by effort.
+    sleep (facts of the robot, 1.3). So it is built while the arm node is configured, before anything is spun, with
+    each of its waits cut short; and only that of it is used which returns at once: what publishes commands, and its
+    clients' asynchronous calls. It has no gripper interface: that one is for a gripper that is driven by effort.
 
     Attributes:
         ends: for a `RosDriverLink`.
     """
 
     LIMIT_S = 10.0
-    """How long the driver may take to appear, and then to answer [s]."""
+    """How long the driver may take to appear and to answer [s]."""
 
-    def __init__(self, node: LifecycleNode, robot_model: str):
+    def __init__(self, node: LifecycleNode, robot_model: str, interrupted: Callable[[], bool]):
         """Build it in the namespace of `node`, which is in an executor.
 
         Raises:
-            SetupError: the package is not installed; the driver is not there, does not answer or moves another arm.
+            SetupError: the package cannot be used; the driver is not there, does not answer, speaks other messages or
+                moves another arm; or the process was interrupted meanwhile.
         """
         manipulator_class, node_class = _load()
-        self._owner = node
+        self._executor = node.executor
+        if self._executor is None:
+            raise SetupError(
+                "the arm node is in no executor, which would spin its driver's node too"
+            )
+        end_s = time.monotonic() + self.LIMIT_S
+
+        def look(waits_for: str) -> None:
+            if interrupted():
+                raise SetupError(f"interrupted while it waited for the driver's {waits_for}")
+            if time.monotonic() > end_s:
+                raise SetupError(
+                    f"the driver's {waits_for} was waited for {self.LIMIT_S:g} s in vain. Start xsarm_control with "
+                    "this robot_name first; where it runs, it hangs, or speaks other messages: see driver_package"
+                )
+
         # The process's own remappings are the arm node's name and topics.
-        self._node: Node = node_class(
+        self._node = _impatient(node_class, look)(
             f"{node.get_name()}_driver", namespace=node.get_namespace(), use_global_arguments=False
         )
         try:
-            self._await_driver()
-            core = self._build(manipulator_class, robot_model).core
-        except BaseException:
+            core = self._build(manipulator_class, robot_model, look).core
+            self.ends = DriverEnds(
+                core.robot_write_commands,
+                core.robot_write_joint_command,
+                {name: getattr(core, attribute) for name, attribute in _CLIENTS.items()},
+                sends_trajectories=True,
+            )
+            self._executor.add_node(self._node)
+        except BaseException:  # also of an interpreter that ends: it must not stay in the graph
             self._node.destroy_node()
             raise
-        self.ends = DriverEnds(
-            core.robot_write_commands,
-            core.robot_write_joint_command,
-            {name: getattr(core, attribute) for name, attribute in _CLIENTS.items()},
-            sends_trajectories=True,
-        )
-        node.executor.add_node(self._node)
 
     def close(self) -> None:
         """Take leave of the graph."""
-        self._owner.executor.remove_node(self._node)
+        self._executor.remove_node(self._node)
         self._node.destroy_node()
 
-    def _await_driver(self) -> None:
-        """Wait for all that the constructor would wait for."""
-        end_s = time.monotonic() + self.LIMIT_S
-        while missing := self._missing():
-            if time.monotonic() > end_s:
-                raise SetupError(
-                    f"no driver in {self._node.get_namespace()}: {', '.join(missing)} not there after "
-                    f"{self.LIMIT_S:g} s; start xsarm_control with this robot_name first"
-                )
-            time.sleep(0.1)
-
-    def _missing(self) -> list[str]:
-        there = {name for name, _ in self._node.get_service_names_and_types()}
-        missing = [name for name in SERVICES if self._node.resolve_service_name(name) not in there]
-        if not self._node.count_publishers(self._node.resolve_topic_name("joint_states")):
-            missing.append("joint_states")
-        return missing
-
-    def _build(self, manipulator_class: Any, robot_model: str) -> Any:
-        """Build it; a timer that it spins itself ends a wait that lasts too long."""
-        timer = self._node.create_timer(self.LIMIT_S, _give_up)
+    def _build(self, manipulator_class: Any, robot_model: str, look: Callable[[str], None]) -> Any:
+        """Build it; a timer, which it spins itself, ends a wait for joint states or for an answer."""
+        timer = self._node.create_timer(0.1, lambda: look("joint states or answer"))
         try:
             return manipulator_class(
                 robot_model,
@@ -103,10 +99,6 @@ class Manipulator:
                 node=self._node,
                 iterative_update_fk=False,
             )
-        except TimeoutError:
-            raise SetupError(
-                f"the driver sent no joint states or no answer within {self.LIMIT_S:g} s; does it hang?"
-            ) from None
         except SystemExit:
             raise SetupError(
                 f"{PACKAGE} ended (see above): the driver's arm is no {robot_model}; is it another robot_model?"
@@ -115,18 +107,35 @@ class Manipulator:
             self._node.destroy_timer(timer)
 
 
+def _impatient(node_class: Any, look: Callable[[str], None]) -> Any:
+    """Return a node class whose clients ask `look` while they wait for their service."""
+
+    class ImpatientNode(node_class):
+        def create_client(self, *args: Any, **kwargs: Any) -> Any:
+            client = super().create_client(*args, **kwargs)
+
+            def wait_for_service(timeout_sec: float | None = None) -> bool:
+                while not client.service_is_ready():
+                    look(f"service {client.srv_name}")
+                    time.sleep(0.05)
+                return True
+
+            client.wait_for_service = wait_for_service
+            return client
+
+    return ImpatientNode
+
+
 def _load() -> tuple[Any, Any]:
     try:
         common = importlib.import_module("interbotix_common_modules.common_robot.robot")
         modules = importlib.import_module("interbotix_xs_modules.xs_robot.arm")
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        # Broad on purpose: what it imports in turn fails in its own ways, as an old transforms3d beside NumPy 2 does.
         raise SetupError(
-            f"{PACKAGE} cannot be used: {error}. Build github.com/Interbotix/interbotix_ros_toolboxes and "
-            "interbotix_ros_core (branch humble or jazzy) with their dependencies and source the workspace. With the "
-            "latter alone set driver_package to interbotix_xs_msgs; for the fake driver, to lapa_xs_msgs"
+            f"{PACKAGE} cannot be used: {type(error).__name__}: {error}. Build github.com/Interbotix/"
+            "interbotix_ros_toolboxes and interbotix_ros_core (branch humble or jazzy) with their dependencies and "
+            "source the workspace. With the latter alone set driver_package to interbotix_xs_msgs; for the fake "
+            "driver, to lapa_xs_msgs"
         ) from error
     return modules.InterbotixManipulatorXS, common.InterbotixRobotNode
-
-
-def _give_up() -> None:
-    raise TimeoutError

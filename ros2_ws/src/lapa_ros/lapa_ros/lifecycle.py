@@ -37,6 +37,7 @@ class ManagedNode(LifecycleNode):
     Attributes:
         params: the node's parameters, a frozen dataclass of `lapa_ros.params`.
         finished: set when the node wants its process to end; `exit_code` says how.
+        interrupted: set when its process was asked to end; who waits long in `setup` looks at it.
     """
 
     def __init__(self, name: str, **kwargs: Any):
@@ -44,6 +45,7 @@ class ManagedNode(LifecycleNode):
         self.params: Any = params_module.declare(self, params_module.PARAMETERS[name])
         self.add_on_set_parameters_callback(self._keep_clock)
         self.finished = threading.Event()
+        self.interrupted = threading.Event()
         self.exit_code = 0
         self.active = False
         self._own: list[Any] | None = None  # what it has in the graph when it is not configured
@@ -217,6 +219,7 @@ def run(make_node: Callable[[], ManagedNode], argv: list[str] | None = None) -> 
     try:
         launcher = LauncherWatch.from_environment(os.environ)
         node = make_node()
+        node.interrupted = interrupted
     except (LapaError, ParameterException, NameValidationException) as error:
         # The user's to mend: a parameter out of bounds, above all. One line instead of a traceback.
         rclpy.logging.get_logger("lapa").error(f"cannot start: {type(error).__name__}: {error}")

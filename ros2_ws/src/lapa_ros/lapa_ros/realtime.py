@@ -20,10 +20,10 @@ def take_priority(priority: int) -> str:
             os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(priority))
     except ProcessLookupError:  # a thread that has just ended
         return take_priority(priority)
-    except PermissionError:
+    except OSError as error:
         return (
-            f"no real-time priority {priority}: the system does not allow it. A line `USER - rtprio {priority}` in "
-            "/etc/security/limits.conf and a new login allow it; without it a busy computer delays the arm. "
-            "realtime_priority 0 ends this message"
+            f"no real-time priority {priority}: {error.strerror}. A line `USER - rtprio {priority}` in "
+            "/etc/security/limits.conf and a new login allow it, in a container `--cap-add SYS_NICE --ulimit "
+            f"rtprio={priority}`; without it a busy computer delays the arm. realtime_priority 0 ends this message"
         )
     return ""

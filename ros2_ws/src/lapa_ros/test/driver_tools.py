@@ -45,8 +45,14 @@ def _process(module, given):
     try:
         yield process
     finally:  # so that it takes leave: a participant that is killed is counted for 20 s more
+        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
-        process.wait(10.0)
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 @contextmanager

@@ -204,7 +204,10 @@ def test_without_the_drivers_messages_the_backend_says_what_to_install(
     )
     for name in {package, *(name for name in sys.modules if name.startswith(f"{package}."))}:
         monkeypatch.setitem(sys.modules, name, None)
-    node = ArmNode(parameter_overrides=[Parameter("backend", value="interbotix")])
+    settings = {"backend": "interbotix", "driver_package": package, "realtime_priority": 0}
+    node = ArmNode(
+        parameter_overrides=[Parameter(key, value=value) for key, value in settings.items()]
+    )
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     assert "interbotix_ros_core" in capfd.readouterr().err
     node.destroy_node()

@@ -122,7 +122,23 @@ def node(person, spinner, monkeypatch):
 
 def test_a_driver_that_is_not_there_is_not_waited_for_without_end(node, capfd):
     assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
-    assert "no driver in /" in capfd.readouterr().err
+    assert "set_operating_modes was waited for 2 s in vain" in capfd.readouterr().err
+
+
+def test_a_driver_of_other_messages_is_not_waited_for_without_end(node, person, capfd):
+    with driver(messages="lapa_xs_msgs"):
+        person.wait(lambda: person.joints, "joint states")
+        assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+    assert "speaks other messages: see driver_package" in capfd.readouterr().err
+
+
+def test_an_interrupt_ends_the_wait_for_a_driver(person):
+    with arm_of(person) as process:
+        person.wait(lambda: "arm_driver" in person.node.get_node_names(), "the wait")
+        begun_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5.0) == 1
+    assert time.monotonic() - begun_s < 3.0
 
 
 def test_a_driver_that_hangs_is_not_waited_for_without_end(node, person, capfd):
@@ -130,8 +146,7 @@ def test_a_driver_that_hangs_is_not_waited_for_without_end(node, person, capfd):
         person.wait(lambda: person.joints, "joint states")
         process.send_signal(signal.SIGSTOP)
         assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
-        process.send_signal(signal.SIGCONT)
-    assert "no joint states or no answer" in capfd.readouterr().err
+    assert "joint states or answer was waited for" in capfd.readouterr().err
     person.wait(lambda: "arm_driver" not in person.node.get_node_names(), "its leave")
 
 

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import os, threading
 from lapa_ros.realtime import take_priority
-os.setgid({user}), os.setuid({user})
+{become}
 here = threading.Event()
 threading.Thread(target=here.wait).start()
 why = take_priority({priority})
@@ -23,7 +23,8 @@ NOBODY = 65534
 
 
 def run(priority, user=None):
-    script = SCRIPT.format(priority=priority, user=os.getuid() if user is None else user)
+    become = f"os.setgid({user}), os.setuid({user})" if user else ""
+    script = SCRIPT.format(priority=priority, become=become)
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
     )
