@@ -20,7 +20,7 @@ from lapa_core.robot.controller import ArmController, minimum_jerk
 from lapa_core.robot.kinematics import forward_kinematics, smallest_singular_value
 from lapa_ros.arm_backends import Backend, Measurement
 from lapa_ros.arm_gate import Command, CommandGate, Refused
-from lapa_ros.arm_sag import SagEstimate
+from lapa_ros.arm_sag import SagGuard
 from lapa_ros.arm_sources import SourceArbiter
 
 Array = NDArray[np.float64]
@@ -76,6 +76,7 @@ class ArmLogic:
     MIN_SINGULAR_VALUE: commands start no motion from a posture closer to singular than this: the sleep pose has
     0.006 (wx250s) and 0.009 (vx300s), home 0, the worst reachable corner of the workspace boxes 0.018.
     CONFIRM_S: the second request to cut the torque must come within this time of the first.
+    UNSEEN_RAD: an arm that is further than this from where it was seen last has moved meanwhile, or was moved.
     STANDSTILL_S, LATE_S: after a standstill of the node as long as the first, requests that are served within the
     second may have been made meanwhile, by somebody who no longer expects a motion.
 
@@ -93,6 +94,7 @@ class ArmLogic:
     SETTLE_S = 1.0
     MIN_SINGULAR_VALUE = 0.012
     CONFIRM_S = 10.0
+    UNSEEN_RAD = 0.01
     STANDSTILL_S = 1.0
     LATE_S = 0.5
 
@@ -115,7 +117,8 @@ class ArmLogic:
         self.sent_rad: Array | None = None
         self._backend, self._gate, self._sources, self._say = backend, gate, sources, say
         self._speed_rad_s = move_speed_rad_s
-        self._sag = SagEstimate(contract.arm)
+        self._sag = SagGuard(contract.arm)
+        self._seen_rad: Array | None = None
         self._move: JointMove | None = None
         self._astray_since_s: float | None = None
         self._blind, self._has_worked = True, False
@@ -193,12 +196,12 @@ class ArmLogic:
         if problem := trouble or self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
             self._hold_for(problem, latched=bool(trouble) and self._has_worked, measured=measured)
-            if trouble:
-                self._sag.forget()
             if was_blind:
                 return  # an arm that comes back may be anywhere: nothing is sent until it is seen
         elif self._blind:
             self._blind = False
+            if self._moved_unseen(measured):
+                self._sag.forget()
             self._anchor(measured, gripper=True)
             if self.mode is Mode.WAITING:
                 self._has_worked = True
@@ -217,10 +220,10 @@ class ArmLogic:
         self.sent_rad = self._slewed_rad = self._slew(joints_rad, now_s)
         self._sent_s = now_s
         self._backend.send(self.sent_rad, self.controller.gripper)
-        if self._backend.is_real and self.mode in (Mode.HOLDING, Mode.STOPPED, Mode.PARKED):
-            self._sag.look(self.sent_rad, measured.joints_rad, now_s)
-        else:
-            self._sag.look_away()
+        if self._backend.is_real:
+            self._sag.sent(self.sent_rad, now_s)
+        if not self._blind:
+            self._seen_rad = measured.joints_rad
 
     def stop(self) -> str:
         """Hold the measured position, gripper included, until `clear`; return what was done."""
@@ -276,7 +279,6 @@ class ArmLogic:
         self.last_refusal = ""
         self._said_refusals.clear()
         self._ticked_s, self._blind = float("-inf"), True
-        self._sag.forget()
         if self.mode not in (Mode.STOPPED, Mode.PARKED):
             self._enter(Mode.WAITING, "activated; not measured yet", "info")
 
@@ -352,8 +354,9 @@ class ArmLogic:
         return max(0.0, self.SETTLE_S - self._move.over_s(now_s)) if self._move else 0.0
 
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
-        start_rad = self._sag.held(self._measured_or_raise().joints_rad, self.sent_rad)
-        self.controller.table.check_way(start_rad, joints_rad)
+        measured = self._measured_or_raise()
+        self.controller.table.check_way(measured.joints_rad, joints_rad)
+        start_rad = self._sag.hold(measured.joints_rad)
         self._move = JointMove(start_rad, joints_rad, self._speed_rad_s, now_s)
         self._enter(mode, f"moving to the {name}", "info")
         return self.reason
@@ -365,6 +368,12 @@ class ArmLogic:
         if self.mode is Mode.WAITING or self._blind or measured is None:
             raise ActionError(f"the arm cannot move: {self.reason}")
         return measured
+
+    def _moved_unseen(self, measured: Measurement) -> bool:
+        """Return whether the arm is no longer where it was seen last: its last targets then say nothing."""
+        if self._seen_rad is None:
+            return True
+        return float(np.abs(measured.joints_rad - self._seen_rad).max()) > self.UNSEEN_RAD
 
     def _astray(self, measured: Measurement, now_s: float) -> bool:
         if (
@@ -383,7 +392,7 @@ class ArmLogic:
         mode = self.mode if self.mode in (Mode.STOPPED, Mode.PARKED) else Mode.HOLDING
         reason = f"the joints do not follow: more than {self.MAX_TRACKING_ERROR_RAD} rad off"
         self._move = None
-        self._sag.forget()  # what keeps the joints from their targets may be a hand: no target beyond it
+        self._sag.forget()  # what keeps the joints from their targets may be a hand: none of them stays
         if moving and self._backend.is_real:
             mode, reason = Mode.STOPPED, f"{reason}; free the arm, then call ~/clear"
         self._hold(measured, mode, reason)
@@ -500,7 +509,8 @@ class ArmLogic:
         A hold keeps the gripper's command, so that a grasp survives it; a stop also ends what the gripper does.
         """
         opening = measured.gripper if gripper else self.controller.gripper
-        joints_rad = self._sag.held(measured.joints_rad, self.sent_rad)
+        arm = self.contract.arm
+        joints_rad = np.clip(self._sag.hold(measured.joints_rad), arm.lower_rad, arm.upper_rad)
         self.controller.reset(joints_rad, opening)
         self._slewed_rad = joints_rad
         self._astray_since_s = None

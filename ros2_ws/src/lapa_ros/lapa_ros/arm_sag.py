@@ -1,72 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far joints stay below their targets under the arm's weight, so that holds do not let it sink. No ROS."""
+"""The target that holds an arm where it was measured, although its motors give way to its weight. No ROS.
+
+A servo without an integral part, as these motors are by default, stays below its target by what carries the weight. To
+make the measured joints the target would lower the arm by that much, and with each hold anew.
+"""
 
 from __future__ import annotations
+
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa_core.robot.kinematics import ee_jacobian
 from lapa_core.robot.models import ArmModel
 
 Array = NDArray[np.float64]
 
-CARRYING = ("shoulder", "elbow", "wrist_angle")
-"""Joints that carry the arm's weight; the others turn about its direction, or carry little."""
 
+class SagGuard:
+    """Remembers the last targets, and finds in them what the motors carried.
 
-class SagEstimate:
-    """Learns from each rest of an arm that holds: the target minus the measured joints, once both stand still.
+    What a joint carries is the least that its targets of the last `WINDOW_S` were above where it is: of an arm at
+    rest the whole sag, of one that is lifted less, for its targets run ahead of it. So a hold is never beyond the last
+    target, an arm at rest keeps its target however often it is held, and a motion never goes on. Only what lifts
+    counts: what presses down or sideways is let go.
 
-    A servo without an integral part, as these motors are by default, stays below its target by what carries the
-    weight. To make the measured joints the target would lower the arm by that much, with each hold anew.
-
-    REST_S: how long both must stand still [s]; STILL_RAD: what counts as that.
-    MOST_RAD: more than this is not the arm's weight: something pushes [rad].
+    WINDOW_S: longer than motors lag behind their targets [s].
+    MOST_RAD: more than this is not the arm's weight [rad].
+    LEVER_M: a joint that lifts the end effector by less than this per radian carries no weight worth keeping [m].
     """
 
-    REST_S = 0.5
-    STILL_RAD = 0.005
-    MOST_RAD = 0.1
+    WINDOW_S = 0.1
+    MOST_RAD = 0.15
+    LEVER_M = 0.02
 
     def __init__(self, model: ArmModel) -> None:
-        self._carries = np.array([name in CARRYING for name in model.joint_names])
-        self.forget()
+        self._model = model
+        self._targets: deque[tuple[float, Array]] = deque()
 
     def forget(self) -> None:
-        """Know nothing: the arm was limp, blocked, or seen by nobody."""
-        self._sag_rad: Array = np.zeros(6)
-        self._rest: tuple[Array, Array] | None = None
-        self._since_s = float("inf")
+        """Know nothing: the arm moved while nobody looked, or something blocks it."""
+        self._targets.clear()
 
-    def look(self, target_rad: Array, measured_rad: Array, now_s: float) -> None:
-        """Take what was just sent to an arm that holds and what was measured last, both (6,) [rad]."""
-        if not self._is_at_rest(target_rad, measured_rad) or now_s < self._since_s:
-            self._rest, self._since_s = (target_rad.copy(), measured_rad.copy()), now_s
-        if now_s - self._since_s < self.REST_S:
-            return
-        sag_rad = np.where(self._carries, target_rad - measured_rad, 0.0)
-        if np.abs(sag_rad).max() > self.MOST_RAD:
-            self.forget()
-        else:
-            self._sag_rad = sag_rad
+    def sent(self, target_rad: Array, now_s: float) -> None:
+        """Take what was just sent, (6,) [rad]."""
+        if self._targets and now_s < self._targets[-1][0]:
+            self._targets.clear()
+        self._targets.append((now_s, target_rad))
+        while len(self._targets) > 1 and self._targets[1][0] <= now_s - self.WINDOW_S:
+            self._targets.popleft()
 
-    def look_away(self) -> None:
-        """What comes is no rest of an arm that holds: a motion may press on something."""
-        self._rest = None
-
-    def held(self, measured_rad: Array, sent_rad: Array | None) -> Array:
-        """Return the (6,) target that holds joints where they were measured [rad].
-
-        It is never beyond what was sent last: where the arm sags less than it did, it is not lifted, and nothing that
-        is held again and again moves.
-        """
-        if sent_rad is None:
+    def hold(self, measured_rad: Array) -> Array:
+        """Return the (6,) target that holds joints where they were measured [rad]."""
+        if not self._targets or self._targets[-1][0] - self._targets[0][0] < 0.9 * self.WINDOW_S:
             return measured_rad.copy()
-        low, high = np.minimum(measured_rad, sent_rad), np.maximum(measured_rad, sent_rad)
-        return np.clip(measured_rad + self._sag_rad, low, high)
-
-    def _is_at_rest(self, *now_rad: Array) -> bool:
-        return self._rest is not None and all(
-            np.abs(now - then).max() <= self.STILL_RAD
-            for now, then in zip(now_rad, self._rest, strict=True)
-        )
+        lever_m = ee_jacobian(self._model, measured_rad)[2]
+        upwards = np.sign(lever_m) * (np.abs(lever_m) > self.LEVER_M)
+        above_rad = np.stack([target - measured_rad for _, target in self._targets]) * upwards
+        carried_rad = above_rad.min(axis=0)
+        carried_rad[(carried_rad < 0.0) | (carried_rad > self.MOST_RAD)] = 0.0
+        return measured_rad + carried_rad * upwards

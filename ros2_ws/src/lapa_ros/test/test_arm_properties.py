@@ -117,3 +117,37 @@ def test_no_order_of_events_makes_a_real_arm_jump(contract, events):
             assert rig.logic.mode is Mode.STOPPED
         rig.run(pause_s)
     assert rig.arm.torque_cuts == 0 or rig.logic.mode in (Mode.WAITING, Mode.STOPPED)
+
+
+HOLDS = st.sampled_from([
+    lambda rig: rig.command(x=0.0),
+    lambda rig: rig.command(x=0.2),
+    lambda rig: rig.logic.stop(),
+    lambda rig: _try(rig.logic.clear, rig.clock()),
+    lambda rig: _try(rig.logic.hold, rig.clock()),
+    lambda rig: (rig.logic.halt("deactivated"), rig.logic.begin()),
+    lambda rig: (setattr(rig.arm, "silent", True), rig.run(0.3), setattr(rig.arm, "silent", False)),
+])  # fmt: skip
+"""What asks for no motion."""
+
+
+@settings(max_examples=60, phases=[Phase.explicit, Phase.generate], deadline=None)
+@given(
+    st.sampled_from(["shoulder", "elbow"]),
+    st.floats(0.0, 0.14),
+    st.lists(st.tuples(HOLDS, st.floats(0.0, 0.6)), min_size=5, max_size=25),
+)
+def test_no_order_of_holds_lets_an_arm_sink_further_than_its_load_does(joint, sag_rad, events):
+    rig = Rig(CONTRACTS[0], Clock())
+    rig.run(0.5)
+    before_rad = rig.joints_rad()
+    load(rig, joint, sag_rad)
+    rig.run(0.5)
+    for act, pause_s in events:
+        act(rig)
+        rig.run(pause_s)
+        arm = rig.contract.arm
+        assert (rig.logic.sent_rad >= arm.lower_rad).all()
+        assert (rig.logic.sent_rad <= arm.upper_rad).all()
+    rig.run(0.5)
+    assert np.abs(rig.joints_rad() - before_rad).max() <= sag_rad + 0.01

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from fake_rig import Rig
 from lapa_ros.arm_logic import Mode
-from lapa_ros.arm_sag import SagEstimate
+from lapa_ros.arm_sag import SagGuard
+from lapa_ros.fake_driver.arm import SAG_RAD
 from lapa_ros.interbotix_backend import describe_error
 
 from lapa_core.errors import ActionError
@@ -256,7 +257,7 @@ def test_fingers_that_were_rebooted_get_their_profile_back(rig):
 @pytest.mark.parametrize("carried", [True, False])
 def test_an_arm_that_sags_under_its_weight_does_not_sink_with_every_hold(rig, carried, monkeypatch):
     if not carried:
-        monkeypatch.setattr(SagEstimate, "look", lambda *_: None)
+        monkeypatch.setattr(SagGuard, "hold", lambda _, measured_rad: measured_rad.copy())
     rig.arm.inject("sag shoulder")
     rig.run(1.0)
     begun_rad = rig.joints_rad()
@@ -273,19 +274,57 @@ def test_an_arm_that_sags_under_its_weight_does_not_sink_with_every_hold(rig, ca
         assert sunk_rad > 0.5, "the fake does sag"
 
 
-def test_an_arm_that_sags_is_held_close_to_where_it_is_in_a_motion_too(rig):
-    """Downwards it sinks once: its target is then less above it than it sags, and no hold raises a target."""
+@pytest.mark.parametrize("x_m", [0.02, -0.02])
+def test_an_arm_that_sags_sinks_once_at_most_when_a_motion_is_stopped(rig, x_m):
     rig.arm.inject("sag shoulder")
     rig.run(1.0)
     for _ in range(5):
-        rig.command(x=0.02)
+        rig.command(x=x_m)
         rig.run(0.1)
-    for _ in range(3):
+    before_rad = rig.joints_rad()
+    for _ in range(10):
         rig.logic.stop()
         rig.run(0.2)
-        where_rad = rig.joints_rad()
+    np.testing.assert_allclose(rig.joints_rad(), before_rad, atol=SAG_RAD + 0.03)
+    where_rad = rig.joints_rad()
+    for _ in range(10):
+        rig.logic.stop()
+        rig.run(0.2)
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=1e-3)
+
+
+@pytest.mark.parametrize("pause_s", [0.14, 0.3, 0.8])
+@pytest.mark.parametrize("sag_rad", [0.05, 0.12])
+def test_a_load_that_comes_and_stays_is_sunk_under_once(rig, sag_rad, pause_s):
+    """Regression pinned: what was learnt at an earlier rest, and was too little by now, was missing from each hold."""
+    rig.steps(3, x=0.0)
+    rig.arm.motors["shoulder"].sag = sag_rad
+    rig.run(0.3)
+    where_rad = rig.joints_rad()
+    for number in range(20):
+        rig.command(
+            x=0.0 if number % 2 else 0.2
+        )  # one that is applied, one that is refused and makes it hold
+        rig.run(pause_s)
+    assert rig.logic.refused >= 10
+    np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=abs(sag_rad) + 1e-3)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7])
+def test_an_arm_that_nobody_looked_at_and_that_did_not_move_is_where_it_was(rig, seconds):
+    rig.arm.inject("sag shoulder")
+    rig.run(1.0)
+    where_rad = rig.joints_rad()
+    for _ in range(5):
+        rig.arm.silent = True
+        rig.run(seconds)
+        rig.arm.silent = False
+        rig.run(3.0)
+        if rig.logic.mode is Mode.STOPPED:
+            rig.logic.clear(rig.clock())
+        rig.logic.halt("deactivated")
+        rig.logic.begin()
         rig.run(1.0)
-        np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=0.05)
     np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=1e-3)
 
 
