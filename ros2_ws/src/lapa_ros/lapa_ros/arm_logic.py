@@ -196,6 +196,8 @@ class ArmLogic:
         if problem := trouble or self._joints_problem(measured, now_s):
             was_blind, self._blind = self._blind, True
             self._hold_for(problem, latched=bool(trouble) and self._has_worked, measured=measured)
+            if trouble:
+                self._sag.forget()  # a driver may have been started again, motors limp
             if was_blind:
                 return  # an arm that comes back may be anywhere: nothing is sent until it is seen
         elif self._blind:
@@ -356,7 +358,7 @@ class ArmLogic:
     def _start_move(self, mode: Mode, joints_rad: Array, name: str, now_s: float) -> str:
         measured = self._measured_or_raise()
         self.controller.table.check_way(measured.joints_rad, joints_rad)
-        start_rad = self._sag.hold(measured.joints_rad)
+        start_rad = self._sag.hold(measured.joints_rad, measured.stamp_s)
         self._move = JointMove(start_rad, joints_rad, self._speed_rad_s, now_s)
         self._enter(mode, f"moving to the {name}", "info")
         return self.reason
@@ -510,7 +512,8 @@ class ArmLogic:
         """
         opening = measured.gripper if gripper else self.controller.gripper
         arm = self.contract.arm
-        joints_rad = np.clip(self._sag.hold(measured.joints_rad), arm.lower_rad, arm.upper_rad)
+        joints_rad = self._sag.hold(measured.joints_rad, measured.stamp_s)
+        joints_rad = np.clip(joints_rad, arm.lower_rad, arm.upper_rad)
         self.controller.reset(joints_rad, opening)
         self._slewed_rad = joints_rad
         self._astray_since_s = None

@@ -257,7 +257,7 @@ def test_fingers_that_were_rebooted_get_their_profile_back(rig):
 @pytest.mark.parametrize("carried", [True, False])
 def test_an_arm_that_sags_under_its_weight_does_not_sink_with_every_hold(rig, carried, monkeypatch):
     if not carried:
-        monkeypatch.setattr(SagGuard, "hold", lambda _, measured_rad: measured_rad.copy())
+        monkeypatch.setattr(SagGuard, "hold", lambda _, measured_rad, stamp_s: measured_rad)
     rig.arm.inject("sag shoulder")
     rig.run(1.0)
     begun_rad = rig.joints_rad()
@@ -310,18 +310,15 @@ def test_a_load_that_comes_and_stays_is_sunk_under_once(rig, sag_rad, pause_s):
     np.testing.assert_allclose(rig.joints_rad(), where_rad, atol=abs(sag_rad) + 1e-3)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.7])
-def test_an_arm_that_nobody_looked_at_and_that_did_not_move_is_where_it_was(rig, seconds):
+def test_an_arm_that_nobody_looked_at_and_that_did_not_move_is_where_it_was(rig):
     rig.arm.inject("sag shoulder")
     rig.run(1.0)
     where_rad = rig.joints_rad()
     for _ in range(5):
         rig.arm.silent = True
-        rig.run(seconds)
+        rig.run(0.3)
         rig.arm.silent = False
-        rig.run(3.0)
-        if rig.logic.mode is Mode.STOPPED:
-            rig.logic.clear(rig.clock())
+        rig.run(1.0)
         rig.logic.halt("deactivated")
         rig.logic.begin()
         rig.run(1.0)
