@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -82,6 +83,8 @@ class ArmNode(ManagedNode):
 
     def start(self) -> None:
         """Begin to count, to listen and to send, from wherever the arm is by now."""
+        gc.collect()
+        gc.freeze()  # a full collection takes 20 ms; what was made until now is not looked at again
         self._logic.begin()
         self._publish_state()  # counts from 0, in every recording, before the first delta is applied
         self._delta_subscription = self.create_subscription(

@@ -7,6 +7,7 @@ its own.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
@@ -160,6 +161,8 @@ def _send_deltas(rig: _Rig, contract: RobotContract, count: int) -> tuple[np.nda
     """Return when each delta was sent and when its joint command came, both (count,) [s]."""
     never = threading.Event()
     wait_until(rig.hears_all, "the arm node and the driver", 30.0, never)
+    gc.collect()
+    gc.freeze()  # as in the arm node: who tells the time is not to stop for 20 ms
     sent_s, command_s = [], []
     for number in tqdm(range(count), desc="deltas", unit="delta"):
         sent_s.append(rig.send(number))
