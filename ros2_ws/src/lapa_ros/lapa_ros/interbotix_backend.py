@@ -195,6 +195,8 @@ class InterbotixBackend(TopicBackend):
             raise ActionError("no joint states with fingers come from the driver")
         yield from self._look_at_motors()
         yield from self._write_profile("group", "arm", self._profile_ms)
+        for shadow in SHADOWS if self._has_motors else ():
+            yield from self._write_profile("single", shadow, self._profile_ms)
         gripper = yield self._info("single", GRIPPER)
         profile_ms = self.GRIPPER_PROFILE_MS
         if (gripper.mode, gripper.profile_type) != ("linear_position", "time"):
