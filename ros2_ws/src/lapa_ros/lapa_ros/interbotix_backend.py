@@ -139,6 +139,7 @@ class InterbotixBackend(TopicBackend):
         self._routine: Routine | None = None
         self._pending: Answer | None = None
         self._asked, self._asked_s = "", 0.0
+        self._began_s = float("-inf")
         self._next_s = self._heard_s = self._stamp_s = float("-inf")
         self._misses = 0
 
@@ -182,6 +183,7 @@ class InterbotixBackend(TopicBackend):
             self._fail(f"the driver does not answer {self._asked} within {self.ANSWER_S:g} s")
         elif self._pending is None and now_s >= self._next_s:
             self._routine = self._watch() if self._is_set_up else self._set_up()
+            self._began_s = now_s
             self._advance(None)
 
     def _set_up(self) -> Routine:
@@ -340,7 +342,7 @@ class InterbotixBackend(TopicBackend):
                 "info", f"the driver is set up: {len(self._motors)} motors, {self._profile_ms} [ms]"
             )
         self._is_set_up, self._trouble, self._misses = True, "", 0
-        self._pending, self._next_s = None, self._clock() + self.POLL_S
+        self._pending, self._next_s = None, self._began_s + self.POLL_S
 
     def _fail_silent(self) -> None:
         self._fail(f"the driver was silent for {self.SILENT_S:g} s")

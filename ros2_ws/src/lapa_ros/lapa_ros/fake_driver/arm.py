@@ -18,7 +18,7 @@ SHADOWS = {"shoulder_shadow": "shoulder", "elbow_shadow": "elbow"}
 """Second motor of a joint -> the first, whose writes it hears too; the driver's groups leave it out."""
 
 FAULTS = ("stuck", "overload", "sag", "limp", "object", "dead_bus", "silent", "mend")
-"""stuck, sag JOINT; overload MOTOR; limp (all torque off); object WIDTH_M; dead_bus; silent (no joint states); mend (all)."""
+"""stuck, sag JOINT; overload MOTOR; limp (no torque); object WIDTH_M; dead_bus; silent (no joint states); mend all."""
 SAG_RAD = 0.05
 """What the fault `sag` is: a shoulder that carries 2 Nm at the gain that these motors come with [rad]."""
 
