@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from transforms3d.euler import euler2mat
 
 from lapa_core.data.episode import open_source
 from lapa_core.data.euler import euler_to_rotation_vector
@@ -76,6 +77,14 @@ def test_rotation_vectors_turn_like_the_euler_angles():
     )
     found = Rotation.from_rotvec(euler_to_rotation_vector(np.array([[roll, pitch, yaw]]))[0])
     assert (found.inv() * expected).magnitude() < 1e-12
+
+
+def test_rotation_vectors_turn_as_the_library_of_ros_does():
+    """`sxyz` of transforms3d is what tf_transformations, and Interbotix's arms with it, call roll, pitch and yaw."""
+    euler_rad = np.random.default_rng(0).uniform(-3.1, 3.1, (200, 3))
+    expected = np.array([euler2mat(*angles, axes="sxyz") for angles in euler_rad])
+    found = Rotation.from_rotvec(euler_to_rotation_vector(euler_rad)).as_matrix()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_camera_that_was_not_there_is_refused(bridge):
